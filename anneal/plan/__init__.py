@@ -1,0 +1,1 @@
+"""Plan: which runs answer the question, and what each will cost. Pure arithmetic."""

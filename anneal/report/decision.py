@@ -1,0 +1,334 @@
+"""`decision.json`: everything the report says, computed before a word of it is written.
+
+The report computes nothing. It renders a `Decision`: every number with its interval, every table
+row by row. This is also the file other programs read, so it carries a version.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from anneal.values import Value
+
+Verdict = Literal["adopt", "adopt with hold-out", "run more", "not decidable"]
+
+
+class Interval(Value):
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.9
+
+
+class Beats(Value):
+    """How the recommended allocation compares with another one under the same draws."""
+
+    name: str
+    """natural proportions, uniform, runner-up, single-scale pick, replay only."""
+    shares: dict[str, float]
+    probability: float
+    """P(recommended scores better)."""
+    gain: Interval
+    """Its score minus ours, bits per byte: positive is ours better."""
+    tie: bool
+    """The difference is below the noise floor."""
+
+
+class SourceRow(Value):
+    """Source table (REPORT 2.3)."""
+
+    name: str
+    kind: str
+    tokens: int
+    documents: int
+    dropped: dict[str, int]
+    licence: str
+    usd_fixed: float
+    usd_per_million_tokens: float
+    flops_per_token: float
+    seconds_per_million_tokens: float
+    max_epochs: float
+    notes: dict[str, str | int | float]
+
+
+class Evidence(Value):
+    """Evidence ledger (REPORT 2.4)."""
+
+    planned: int
+    finished: int
+    reused: int
+    """Finished before this sweep started."""
+    failed: dict[str, int]
+    """By failure class."""
+    missing: tuple[str, ...]
+    """Runs without a result, named, with the reason."""
+    excluded: tuple[str, ...]
+    flops: float
+    acquisition_flops: float
+    seconds: float
+    """Sum over runs of training and scoring."""
+    usd: float
+    share_of_real_budget: float
+    """Training FLOPs of the evidence over those of the real budget."""
+
+
+class NoiseRow(Value):
+    """Noise floor of one target (REPORT 2.5)."""
+
+    target: str
+    guard: bool
+    seeds: int
+    """Seeds per arm at the repeated budget."""
+    degrees: int
+    """Degrees of freedom of the pooled SD."""
+    sd: Interval
+    """Pooled seed SD, bits per byte."""
+    signal: float
+    """SD between arms at the repeated budget."""
+    snr: float
+    kept: bool
+    reason: str
+
+
+class EffectRow(Value):
+    """One source against its matched control at one budget and target (REPORT 2.6)."""
+
+    source: str
+    target: str
+    budget: int
+    repetition: Literal["matched", "natural"]
+    epochs: float
+    lift: Interval
+    """Control minus source, paired by seed, bits per byte: positive is better."""
+    pairs: int
+    per_billion_tokens: float
+    per_usd: float | None
+    """Lift per USD of acquisition and training; None when nothing was spent."""
+    significant: bool
+
+
+class RankRow(Value):
+    """Ranking of the sources at one single budget: what a point estimate would have said."""
+
+    budget: int
+    ranking: tuple[str, ...]
+    scores: tuple[float, ...]
+    pick: str
+    agrees: bool
+    """With the law's pick at the real budget."""
+    regret: Interval
+    """Loss of buying this pick alone instead of the recommended allocation."""
+
+
+class CurvePoint(Value):
+    source: str
+    run: str
+    tokens: float
+    unique: float
+    flops: float
+    total_flops: float
+    usd: float
+    score: float
+    seed: int
+    repetition: Literal["matched", "natural"]
+    predicted: float
+    held_out_prediction: Interval | None = None
+    """Predicted by the law fitted without this budget, where it is the held-out one."""
+    largest: bool = False
+
+
+class CurveLine(Value):
+    source: str
+    tokens: tuple[float, ...]
+    flops: tuple[float, ...]
+    total_flops: tuple[float, ...]
+    usd: tuple[float, ...]
+    score: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class SourceFit(Value):
+    """One source's parameters with intervals."""
+
+    source: str
+    parameters: dict[str, Interval]
+    at_real_budget: Interval
+    """Score if all of the real budget went to it, capped as it is."""
+    probability_best: float
+
+
+class FitRow(Value):
+    """The law (REPORT 2.7)."""
+
+    form: str
+    formula: str
+    reason: str
+    """Why this form: hold-out errors of the candidates."""
+    shared: dict[str, Interval]
+    sources: tuple[SourceFit, ...]
+    converged: bool
+    agreeing_starts: int
+    starts: int
+    on_bounds: tuple[str, ...]
+    residual_sd: float
+    draws: int
+    failed_draws: int
+    bounded_draws: int
+    method: str
+    """How intervals were made, in words."""
+    message: str = ""
+
+
+class Crossover(Value):
+    """Where two sources' curves cross, on one axis."""
+
+    first: str
+    second: str
+    axis: Literal["tokens", "training_flops", "total_flops", "usd"]
+    found: bool
+    """False prints: no crossover in range."""
+    at: Interval | None
+    probability: float
+    """Share of draws with a crossing inside the range."""
+    low: float
+    high: float
+    """The range searched."""
+
+
+class HoldOutRow(Value):
+    """Model check (REPORT 2.8): the largest budget predicted by one approach."""
+
+    approach: str
+    """A form's name, `last budget`, `mean` or `constant`."""
+    mae: float
+    rank_correlation: float | None
+    top1_regret: float
+    coverage: float | None
+    """Share of held-out points inside the 90% interval; None for baselines."""
+    chosen: bool = False
+
+
+class AllocationRow(Value):
+    """Allocation (REPORT 2.9) of one source."""
+
+    source: str
+    share: float
+    share_low: float
+    share_high: float
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    epochs_cap: float
+    usd: float
+    flops: float
+    acquisition_flops: float
+    available: int
+
+
+class BindingLimit(Value):
+    limit: str
+    """In words: `stdlib epochs 16`, `tokens 4,096,000`."""
+    shadow_price: str
+    """In words: `one more million tokens of stdlib is worth 0.004 bpb`."""
+    value: float
+    """Bits per byte gained per unit of the limit (positive is better)."""
+    unit: str
+
+
+class Sensitivity(Value):
+    """Sensitivity (REPORT 2.10)."""
+
+    change: str
+    shares: dict[str, float]
+    score: float
+    flips: bool
+    """Another source gets the largest share."""
+
+
+class Registration(Value):
+    """What was fixed before the first result (REPORT 2.2)."""
+
+    metric: str
+    threshold: str
+    budget: str
+    stop: str
+    address: str
+    date: str
+
+
+class MixtureCheck(Value):
+    """The mixture rule against measured mixtures."""
+
+    budget: int
+    predicted: Interval
+    measured: float
+
+
+class Decision(Value):
+    """The decision, its evidence and everything the report shows."""
+
+    version: Literal[1] = 1
+    sweep: str
+    question: str
+    made: str
+    """UTC time, ISO 8601."""
+    verdict: Verdict
+    reason: str
+    """One line."""
+    score: Interval
+    """Predicted score of the recommended allocation at the real budget."""
+    base_score: float
+    expected_regret: float
+    regret_95: float
+    probability_best: float
+    """P(no other examined allocation is better by more than the noise floor)."""
+    probability_guard: float
+    """P(every guard stays within its limit)."""
+    guards: dict[str, Interval] = {}
+    """Predicted guard scores at the recommended allocation."""
+    guard_limits: dict[str, float] = {}
+    beats: tuple[Beats, ...]
+    law_pick: str
+    """The single source the law would buy with all of the real budget."""
+    real_tokens: int
+    real_usd: float
+    real_flops: float
+    axis: Literal["tokens", "usd", "flops"]
+    """What the real budget was given in."""
+    replay_share: float
+    extrapolation: float
+    """Real source tokens over the largest budget tried."""
+    extrapolation_note: str
+    parameters: int
+    partial: bool
+    registration: Registration
+    sources: tuple[SourceRow, ...]
+    evidence: Evidence
+    noise: tuple[NoiseRow, ...]
+    effects: tuple[EffectRow, ...]
+    ranks: tuple[RankRow, ...]
+    rank_stability: float | None
+    """Mean Spearman correlation between neighbouring budgets."""
+    points: tuple[CurvePoint, ...]
+    curves: tuple[CurveLine, ...]
+    fit: FitRow
+    crossovers: tuple[Crossover, ...]
+    hold_out: tuple[HoldOutRow, ...]
+    mixture_checks: tuple[MixtureCheck, ...] = ()
+    allocation: tuple[AllocationRow, ...]
+    binding: tuple[BindingLimit, ...]
+    sensitivity: tuple[Sensitivity, ...] = ()
+    marginal: tuple[CurveLine, ...] = ()
+    """Marginal gain (bits per byte per million tokens) against tokens, as lines: `score` holds it."""
+    marginal_per_usd: tuple[CurveLine, ...] = ()
+    """The same per USD."""
+    repetition: str
+    """Which runs had matched, which natural repetition."""
+    warnings: tuple[str, ...] = ()
+    reproduce: dict[str, str] = Field(default_factory=dict)
+    """Command, hashes, commit, versions, seeds."""

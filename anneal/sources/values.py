@@ -1,0 +1,212 @@
+"""The words of supply: sources, targets, what they cost, and what tokenising them produced."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from anneal.values import Value
+
+Kind = Literal["general", "filtered", "synthetic", "high_quality"]
+Name = Annotated[str, Field(min_length=1, max_length=80)]
+"""Names are for people: any printable text, never parsed, never a path."""
+
+
+class TreeReader(Value):
+    """A folder of text files, one document each; the group is the first folder below `path`."""
+
+    kind: Literal["tree"] = "tree"
+    path: str
+    """Folder, absolute or relative to the sweep file."""
+    glob: str = "**/*"
+    """Which files below it, sorted by path."""
+    exclude: tuple[str, ...] = ()
+    """Globs of files left out."""
+    max_bytes: int = Field(1_000_000, gt=0)
+    """Larger files are left out and counted."""
+
+
+class JsonlReader(Value):
+    """JSON lines, plain or compressed (.gz, .zst), one document a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: str
+    """A file or a glob."""
+    text: str = "text"
+    """Field of the text."""
+    id: str | None = None
+    """Field of the identifier; line numbers where none."""
+    group: str | None = None
+    """Field that keeps related documents together when splitting."""
+
+
+class ParquetReader(Value):
+    """Parquet files, one document a row."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: str
+    """A file or a glob."""
+    text: str = "text"
+    id: str | None = None
+    group: str | None = None
+
+
+class HuggingFaceReader(Value):
+    """A Hugging Face dataset, by local path or hub identifier; no remote code is ever run."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: str
+    """Local folder or hub identifier."""
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    """Commit to pin; recorded as resolved."""
+    text: str = "text"
+    id: str | None = None
+    group: str | None = None
+
+
+class InstalledReader(Value):
+    """Text that every machine with this project installed has: the interpreter and its packages."""
+
+    kind: Literal["installed"] = "installed"
+    what: Literal["stdlib", "packages", "prose"]
+    """Standard-library modules; the code of `packages`; or English prose: the language
+    reference, package metadata and READMEs, and the docstrings of `packages`."""
+    packages: tuple[str, ...] = ()
+    """Import names of installed packages to read; one that is not installed is an error."""
+    max_bytes: int = Field(120_000, gt=0)
+    """Larger files are left out and counted."""
+    max_total_bytes: int | None = Field(None, gt=0)
+    """Stop after about this many bytes: a seeded subset of the files, not the first ones."""
+
+
+class PreparedReader(Value):
+    """The prepared documents of another source of the same sweep."""
+
+    kind: Literal["prepared"] = "prepared"
+    source: Name
+
+
+Reader = Annotated[
+    TreeReader
+    | JsonlReader
+    | ParquetReader
+    | HuggingFaceReader
+    | InstalledReader
+    | PreparedReader,
+    Field(discriminator="kind"),
+]
+
+
+class Split(Value):
+    """Which side of the held-out split a source or target takes, decided by hash of the group.
+
+    A document is held out when the hash of (salt, group) falls in the first `fraction`; a
+    document without a group is its own group. Source and target with equal `salt` and `fraction`
+    therefore never share a group.
+    """
+
+    part: Literal["train", "heldout"]
+    fraction: float = Field(0.15, gt=0, lt=1)
+    salt: str = "anneal"
+
+
+class Cost(Value):
+    """What tokens of a source cost to get, apart from training on them.
+
+    Declared (licences, interfaces) in a source; measured plus declared in a manifest. Per-token
+    prices are charged on **unique** tokens: repeating a token is free to acquire.
+    """
+
+    usd_fixed: float = Field(0.0, ge=0)
+    usd_per_token: float = Field(0.0, ge=0)
+    flops_fixed: float = Field(0.0, ge=0)
+    flops_per_token: float = Field(0.0, ge=0)
+    seconds_fixed: float = Field(0.0, ge=0)
+    seconds_per_token: float = Field(0.0, ge=0)
+
+    def usd(self, unique_tokens: float, *, bought: bool = True) -> float:
+        """Money for `unique_tokens`, in USD; nothing at all when not bought."""
+        return self.usd_fixed + self.usd_per_token * unique_tokens if bought else 0.0
+
+    def flops(self, unique_tokens: float, *, bought: bool = True) -> float:
+        """FLOPs for `unique_tokens`."""
+        return self.flops_fixed + self.flops_per_token * unique_tokens if bought else 0.0
+
+
+class Source(Value):
+    """A named supply of documents."""
+
+    name: Name
+    kind: Kind
+    read: Reader
+    split: Split | None = None
+    """Which side of a held-out split; None takes every document."""
+    licence: str = "unknown"
+    cost: Cost = Cost()
+    """Declared prices, added to what preparing the source is measured to cost."""
+    max_epochs: float = Field(16.0, gt=0)
+    """Repetition cap: a run or an allocation that asks for more is refused."""
+    max_tokens: int | None = Field(None, gt=0)
+    """Keep at most about this many unique tokens (whole documents, in a seeded order)."""
+
+
+class Target(Value):
+    """A named held-out document set on which runs are scored."""
+
+    name: Name
+    read: Reader
+    split: Split | None = None
+    guard: bool = False
+    """A guard is no aim: it must not get worse than the base by more than `tolerance`."""
+    tolerance: float = Field(0.05, ge=0)
+    """Bits per byte a guard may get worse (CMR's epsilon, arXiv 2407.17467)."""
+    weight: float = Field(1.0, gt=0)
+    """Weight in the aggregate score of the targets that are not guards."""
+    max_tokens: int = Field(100_000, gt=0)
+    """Score at most about this many tokens (whole documents, in a seeded order)."""
+
+
+class Shard(Value):
+    """One memory-mapped file of token ids."""
+
+    file: str
+    """Name inside the manifest's folder."""
+    tokens: int = Field(gt=0)
+    sha256: str
+
+
+class Manifest(Value):
+    """What tokenising a source or target produced; written last, so its existence means done."""
+
+    name: Name
+    kind: Kind | Literal["target"]
+    documents_address: str
+    """Address of the curated documents."""
+    tokenizer: str
+    """Address of the tokenizer."""
+    vocabulary: int = Field(gt=0)
+    dtype: Literal["uint16", "uint32"]
+    tokens: int = Field(gt=0)
+    """Unique tokens, one end-of-text per document included."""
+    bytes: int = Field(gt=0)
+    """UTF-8 bytes of the text: the denominator of bits per byte."""
+    documents: int = Field(gt=0)
+    dropped: dict[str, int] = {}
+    """Documents that were read and not kept, by reason."""
+    shards: tuple[Shard, ...]
+    content: str
+    """Content address of the tokens: what runs are identified by."""
+    licence: str = "unknown"
+    cost: Cost = Cost()
+    """Measured plus declared, per unique token kept."""
+    notes: dict[str, str | int | float] = {}
+    """Evidence of curation for the report: annotator, ROC-AUC, keep rate, contamination."""
+
+    @model_validator(mode="after")
+    def _shards_sum(self) -> Manifest:
+        if sum(s.tokens for s in self.shards) != self.tokens:
+            raise ValueError("tokens of the shards do not sum to the manifest's tokens")
+        return self

@@ -1,0 +1,193 @@
+"""The store: one folder that holds everything `anneal` makes, and the only module with its paths.
+
+Two rules make it safe to kill anything at any time. A file is written under a temporary name,
+flushed to disk and renamed into place, so readers never see half a file. And in every folder one
+file is written last (`manifest.json`, `result.json`): its existence is the only state.
+
+    store/
+      lock                    held while a sweep runs
+      fingerprints/           content of input files by (path, size, mtime), so a re-run reads nothing
+      documents/<address>/    curated documents of a source: documents.jsonl.zst, curation.json last
+      tokenizers/<address>/   tokenizer.json, tokenizer_info.json last
+      tokens/<address>/       shards of a source or target: *.bin, documents.npy, manifest.json last
+      runs/<id>/              spec.json, log.jsonl, checkpoint-*/, weights/, result.json last
+      sweeps/<name>/          plan.json, decision.json and report/
+      cache/                  compiled kernels and the like: may be deleted at any time
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from anneal.errors import StoreError
+from anneal.values import Value
+
+V = TypeVar("V", bound=Value)
+
+
+class Store:
+    """Every path of one store, and the safe ways to write below it.
+
+    Args:
+        root: the store's folder; made when first written to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+
+    def fingerprint(self, address: str) -> Path:
+        return self.root / "fingerprints" / f"{address}.json"
+
+    def documents(self, address: str) -> Path:
+        return self.root / "documents" / address
+
+    def tokenizer(self, address: str) -> Path:
+        return self.root / "tokenizers" / address
+
+    def tokens(self, address: str) -> Path:
+        return self.root / "tokens" / address
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def runs(self) -> list[str]:
+        """Identifiers of every run with a folder here, finished or not, sorted."""
+        folder = self.root / "runs"
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    def sweep(self, name: str) -> Path:
+        return self.root / "sweeps" / name
+
+    def cache(self, name: str) -> Path:
+        return self.root / "cache" / name
+
+    @contextmanager
+    def lock(self, owner: str) -> Iterator[None]:
+        """Holds the store for one sweep; the kernel frees it when the process dies.
+
+        Raises:
+            StoreError: when another live process holds it, named in the message.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / "lock"
+        with _disk_errors(path), open(path, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise StoreError(
+                    f"store {self.root}: in use by {file.read().strip() or 'another sweep'}",
+                    hint="wait for it, stop it, or give this sweep its own store=FOLDER",
+                ) from None
+            file.truncate(0)
+            file.write(f"{owner} (process {os.getpid()} on {socket.gethostname()})")
+            file.flush()
+            yield
+            file.truncate(0)
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Writes `data` to `path` so that no reader and no crash ever sees half of it.
+
+    Temporary name, flush, fsync, rename, then fsync of the folder.
+
+    Raises:
+        StoreError: when the disk is full or refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_value(path: Path, value: Value) -> None:
+    """Writes a value as indented JSON, as `write` does."""
+    write(path, value.model_dump_json(indent=1) + "\n")
+
+
+def read_value(path: Path, kind: type[V]) -> V:
+    """Reads what `write_value` wrote.
+
+    Raises:
+        StoreError: when the file is missing, is not JSON or is not a `kind`.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing", hint="run the sweep again: it remakes it") from None
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise StoreError(
+            f"{path}: not a {kind.__name__}: {error}", hint="delete the file and run again"
+        ) from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole or not at all: yields a temporary one, renamed at the end.
+
+    When `folder` appeared meanwhile, made by someone else from the same content, theirs stays.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    with _disk_errors(folder):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for path in temporary.iterdir():
+                if path.is_file():
+                    with open(path, "rb") as file:
+                        os.fsync(file.fileno())
+            try:
+                os.rename(temporary, folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusal into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"{path}: disk full ({error.strerror})",
+                hint="free space and run again: what is finished is kept",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror})", hint="choose another store=FOLDER"
+            ) from error
+        raise
