@@ -72,12 +72,14 @@ class NearIndex:
         self.size = 0
 
     def add(self, signature: npt.NDArray[np.uint32]) -> bool:
-        """Adds a signature of shape (permutations,); False, and not added, if it has a neighbour."""
+        """Adds a signature, shape (permutations,); False and not added where it has a neighbour."""
         keys = [
             signature[i * self.rows : (i + 1) * self.rows].tobytes()
             for i in range(len(self.tables))
         ]
-        found = {n for table, key in zip(self.tables, keys, strict=True) for n in table.get(key, ())}
+        found = {
+            n for table, key in zip(self.tables, keys, strict=True) for n in table.get(key, ())
+        }
         if found:
             agreement = (self.kept[list(found)] == signature).mean(axis=1)
             if agreement.max() >= self.jaccard:

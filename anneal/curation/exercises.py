@@ -138,7 +138,9 @@ _MARKUP = re.compile(
 def _imperative(sentence: str) -> str:
     """`Returns the mean.` -> `return the mean`; empty where no verb is found in front."""
     bare = re.sub(
-        r"^(?:This|The) (?:function|method|routine|helper)(?: will| can| is used to)? ", "", sentence
+        r"^(?:This|The) (?:function|method|routine|helper)(?: will| can| is used to)? ",
+        "",
+        sentence,
     )
     first, _, rest = bare.rstrip(".!?: ").partition(" ")
     verb = first.lower()
@@ -150,37 +152,383 @@ def _imperative(sentence: str) -> str:
     return ""
 
 
-_VERBS = frozenset(
-    "accept access accumulate acquire activate adapt add adjust aggregate align allocate analyze"
-    " annotate append apply approximate arrange assemble assert assign attach attempt augment"
-    " average balance begin bind block broadcast build cache calculate call cancel canonicalize"
-    " cast catch change check choose clean clear clip clone close coerce collapse collate collect"
-    " combine compare compile complete compose compress compute concatenate configure connect"
-    " construct consume convert copy correct count cover create crop cut decode decompose"
-    " decompress decorate decrement define delegate delete dequantize derive describe deserialize"
-    " detach detect determine disable disconnect discard dispatch display distribute divide do"
-    " download draw drop dump emit emulate enable encode end enforce ensure enter enumerate"
-    " estimate evaluate evict exclude execute exit expand expect export expose express extend"
-    " extract factor fetch fill filter finalize find fit fix flag flatten flip flush fold follow"
-    " force format forward free freeze fuse gather generate get give go group guard guess handle"
-    " hash help hide hold identify implement import include increase increment index infer"
-    " initialize inject insert inspect install instantiate integrate interpolate intersect invert"
-    " invoke issue iterate join keep launch lay leave let limit link list listen load locate lock"
-    " log look lookup lower maintain make manage map mark mask match materialize measure merge"
-    " migrate minimize mix modify move multiply normalize notify obtain offload open optimize"
-    " order output override pack pad parse partition pass patch peek perform permute pick place"
-    " plot poll pop populate post prepare prepend preprocess preserve prevent print process"
-    " produce project propagate protect provide prune pull purge push put quantize query queue"
-    " quote raise randomize read rebuild receive recompute reconstruct record recover reduce"
-    " refine refresh register reject release reload remove rename render reorder repeat replace"
-    " report represent request require rescale reset reshape resize resolve restore restrict"
-    " retrieve retry return reverse revert rewrite roll rotate round route run sample sanitize save"
-    " scale scan scatter schedule score search select send separate serialize set setup shift show"
-    " shuffle shut signal simplify simulate skip slice solve sort specify split squeeze stack start"
-    " stop store stream strip submit subtract sum swap switch synchronize take tell terminate test"
-    " throw time tokenize trace track train transfer transform translate transpose traverse"
-    " trigger trim truncate try tune turn undo unpack unregister update upgrade upload use validate"
-    " verify visit visualize wait walk warn wrap write yield".split()
+_VERBS = frozenset(  # read as a table: one text, split
+    [
+        "accept",
+        "access",
+        "accumulate",
+        "acquire",
+        "activate",
+        "adapt",
+        "add",
+        "adjust",
+        "aggregate",
+        "align",
+        "allocate",
+        "analyze",
+        "annotate",
+        "append",
+        "apply",
+        "approximate",
+        "arrange",
+        "assemble",
+        "assert",
+        "assign",
+        "attach",
+        "attempt",
+        "augment",
+        "average",
+        "balance",
+        "begin",
+        "bind",
+        "block",
+        "broadcast",
+        "build",
+        "cache",
+        "calculate",
+        "call",
+        "cancel",
+        "canonicalize",
+        "cast",
+        "catch",
+        "change",
+        "check",
+        "choose",
+        "clean",
+        "clear",
+        "clip",
+        "clone",
+        "close",
+        "coerce",
+        "collapse",
+        "collate",
+        "collect",
+        "combine",
+        "compare",
+        "compile",
+        "complete",
+        "compose",
+        "compress",
+        "compute",
+        "concatenate",
+        "configure",
+        "connect",
+        "construct",
+        "consume",
+        "convert",
+        "copy",
+        "correct",
+        "count",
+        "cover",
+        "create",
+        "crop",
+        "cut",
+        "decode",
+        "decompose",
+        "decompress",
+        "decorate",
+        "decrement",
+        "define",
+        "delegate",
+        "delete",
+        "dequantize",
+        "derive",
+        "describe",
+        "deserialize",
+        "detach",
+        "detect",
+        "determine",
+        "disable",
+        "disconnect",
+        "discard",
+        "dispatch",
+        "display",
+        "distribute",
+        "divide",
+        "do",
+        "download",
+        "draw",
+        "drop",
+        "dump",
+        "emit",
+        "emulate",
+        "enable",
+        "encode",
+        "end",
+        "enforce",
+        "ensure",
+        "enter",
+        "enumerate",
+        "estimate",
+        "evaluate",
+        "evict",
+        "exclude",
+        "execute",
+        "exit",
+        "expand",
+        "expect",
+        "export",
+        "expose",
+        "express",
+        "extend",
+        "extract",
+        "factor",
+        "fetch",
+        "fill",
+        "filter",
+        "finalize",
+        "find",
+        "fit",
+        "fix",
+        "flag",
+        "flatten",
+        "flip",
+        "flush",
+        "fold",
+        "follow",
+        "force",
+        "format",
+        "forward",
+        "free",
+        "freeze",
+        "fuse",
+        "gather",
+        "generate",
+        "get",
+        "give",
+        "go",
+        "group",
+        "guard",
+        "guess",
+        "handle",
+        "hash",
+        "help",
+        "hide",
+        "hold",
+        "identify",
+        "implement",
+        "import",
+        "include",
+        "increase",
+        "increment",
+        "index",
+        "infer",
+        "initialize",
+        "inject",
+        "insert",
+        "inspect",
+        "install",
+        "instantiate",
+        "integrate",
+        "interpolate",
+        "intersect",
+        "invert",
+        "invoke",
+        "issue",
+        "iterate",
+        "join",
+        "keep",
+        "launch",
+        "lay",
+        "leave",
+        "let",
+        "limit",
+        "link",
+        "list",
+        "listen",
+        "load",
+        "locate",
+        "lock",
+        "log",
+        "look",
+        "lookup",
+        "lower",
+        "maintain",
+        "make",
+        "manage",
+        "map",
+        "mark",
+        "mask",
+        "match",
+        "materialize",
+        "measure",
+        "merge",
+        "migrate",
+        "minimize",
+        "mix",
+        "modify",
+        "move",
+        "multiply",
+        "normalize",
+        "notify",
+        "obtain",
+        "offload",
+        "open",
+        "optimize",
+        "order",
+        "output",
+        "override",
+        "pack",
+        "pad",
+        "parse",
+        "partition",
+        "pass",
+        "patch",
+        "peek",
+        "perform",
+        "permute",
+        "pick",
+        "place",
+        "plot",
+        "poll",
+        "pop",
+        "populate",
+        "post",
+        "prepare",
+        "prepend",
+        "preprocess",
+        "preserve",
+        "prevent",
+        "print",
+        "process",
+        "produce",
+        "project",
+        "propagate",
+        "protect",
+        "provide",
+        "prune",
+        "pull",
+        "purge",
+        "push",
+        "put",
+        "quantize",
+        "query",
+        "queue",
+        "quote",
+        "raise",
+        "randomize",
+        "read",
+        "rebuild",
+        "receive",
+        "recompute",
+        "reconstruct",
+        "record",
+        "recover",
+        "reduce",
+        "refine",
+        "refresh",
+        "register",
+        "reject",
+        "release",
+        "reload",
+        "remove",
+        "rename",
+        "render",
+        "reorder",
+        "repeat",
+        "replace",
+        "report",
+        "represent",
+        "request",
+        "require",
+        "rescale",
+        "reset",
+        "reshape",
+        "resize",
+        "resolve",
+        "restore",
+        "restrict",
+        "retrieve",
+        "retry",
+        "return",
+        "reverse",
+        "revert",
+        "rewrite",
+        "roll",
+        "rotate",
+        "round",
+        "route",
+        "run",
+        "sample",
+        "sanitize",
+        "save",
+        "scale",
+        "scan",
+        "scatter",
+        "schedule",
+        "score",
+        "search",
+        "select",
+        "send",
+        "separate",
+        "serialize",
+        "set",
+        "setup",
+        "shift",
+        "show",
+        "shuffle",
+        "shut",
+        "signal",
+        "simplify",
+        "simulate",
+        "skip",
+        "slice",
+        "solve",
+        "sort",
+        "specify",
+        "split",
+        "squeeze",
+        "stack",
+        "start",
+        "stop",
+        "store",
+        "stream",
+        "strip",
+        "submit",
+        "subtract",
+        "sum",
+        "swap",
+        "switch",
+        "synchronize",
+        "take",
+        "tell",
+        "terminate",
+        "test",
+        "throw",
+        "time",
+        "tokenize",
+        "trace",
+        "track",
+        "train",
+        "transfer",
+        "transform",
+        "translate",
+        "transpose",
+        "traverse",
+        "trigger",
+        "trim",
+        "truncate",
+        "try",
+        "tune",
+        "turn",
+        "undo",
+        "unpack",
+        "unregister",
+        "update",
+        "upgrade",
+        "upload",
+        "use",
+        "validate",
+        "verify",
+        "visit",
+        "visualize",
+        "wait",
+        "walk",
+        "warn",
+        "wrap",
+        "write",
+        "yield",
+    ]
 )
 
 
@@ -213,8 +561,7 @@ def _solution(lines: list[str], node: Function) -> str:
 
 def _remarks(node: Function) -> tuple[str, ...]:
     """Facts about the code that a reader can check, told in words."""
-    found: list[str] = []
-    raised = []
+    raised: list[str] = []
     calls: Counter[str] = Counter()
     kinds: Counter[type] = Counter()
     for child in ast.walk(node):
@@ -222,30 +569,26 @@ def _remarks(node: Function) -> tuple[str, ...]:
         if isinstance(child, ast.Raise) and child.exc is not None:
             raised.append(ast.unparse(child.exc).split("(")[0])
         elif isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
-            if not hasattr(builtins, child.func.id):
-                calls[child.func.id] += 1
-    if kinds[ast.For] or kinds[ast.While]:
-        loops = kinds[ast.For] + kinds[ast.While]
-        found.append("It loops once over its data." if loops == 1 else f"It has {loops} loops.")
-    if kinds[ast.ListComp] or kinds[ast.DictComp] or kinds[ast.SetComp] or kinds[ast.GeneratorExp]:
-        found.append("A comprehension builds a collection in one expression.")
-    if kinds[ast.Yield] or kinds[ast.YieldFrom]:
-        found.append("It is a generator: values are produced one at a time.")
-    if raised:
-        names = " or ".join(f"`{name}`" for name in dict.fromkeys(raised[:3]))
-        found.append(f"It raises {names} when it cannot go on.")
-    if kinds[ast.Try]:
-        found.append("Errors of the inner call are caught and handled.")
-    if kinds[ast.With]:
-        found.append("A context manager makes sure that resources are released.")
-    if kinds[ast.If] > 1:
-        found.append(f"It distinguishes {kinds[ast.If]} conditions.")
-    if calls:
-        names = ", ".join(f"`{name}`" for name, _ in calls.most_common(3))
-        found.append(f"It relies on {names}.")
-    if kinds[ast.Return] > 1:
-        found.append(f"There are {kinds[ast.Return]} places where it returns.")
-    return tuple(found)
+            calls[child.func.id] += not hasattr(builtins, child.func.id)
+    loops = kinds[ast.For] + kinds[ast.While]
+    comprehensions = sum(
+        kinds[kind] for kind in (ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+    )
+    errors = " or ".join(f"`{name}`" for name in dict.fromkeys(raised[:3]))
+    others = ", ".join(f"`{name}`" for name, count in calls.most_common(3) if count)
+    remarks = {
+        "It loops once over its data.": loops == 1,
+        f"It has {loops} loops.": loops > 1,
+        "A comprehension builds a collection in one expression.": comprehensions,
+        "It is a generator: values are produced one at a time.": kinds[ast.Yield],
+        f"It raises {errors} when it cannot go on.": raised,
+        "Errors of an inner call are caught and handled.": kinds[ast.Try],
+        "A context manager makes sure that resources are released.": kinds[ast.With],
+        f"It distinguishes {kinds[ast.If]} conditions.": kinds[ast.If] > 1,
+        f"It relies on {others}.": others,
+        f"There are {kinds[ast.Return]} places where it returns.": kinds[ast.Return] > 1,
+    }
+    return tuple(remark for remark, holds in remarks.items() if holds)
 
 
 def _hash(text: str) -> int:

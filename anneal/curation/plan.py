@@ -22,9 +22,9 @@ from typing import Any
 
 from anneal.curation.values import (
     Annotate,
-    CurationRecord,
     CuratedSource,
     CuratedTarget,
+    CurationRecord,
     Decontaminate,
     DocumentsWork,
     ExistingTokenizer,
@@ -85,7 +85,8 @@ def plan_preparation(
     )
     learn_from = [planner.source(name, ("tokenizer",)).id for name in names]
     maker = _tokenizer_step(tokenizer, learn_from, base)
-    tokens = [_tokens_step(item, planner.steps[_key(item)], maker) for item in (*targets, *sources)]
+    items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
+    tokens = [_tokens_step(item, planner.steps[_key(item)], maker) for item in items]
     return (*planner.steps.values(), maker, *tokens)
 
 
@@ -112,7 +113,11 @@ def manifests(
         if work.kind != "tokens":
             continue
         manifest = read_value(step.done(store), Manifest)
-        update: dict[str, Any] = {"name": work.name, "kind": work.role, "licence": work.licence or "unknown"}
+        update: dict[str, Any] = {
+            "name": work.name,
+            "kind": work.role,
+            "licence": work.licence or "unknown",
+        }
         if work.role != "target":
             cost = _added(manifest.cost, by_name[work.name].cost, 1.0)
             upstream, ratio = by_name[work.name], 1.0
@@ -248,7 +253,9 @@ class _Planner:
             try:
                 self.fingerprints[key] = fingerprint(item.read, base=self.base, store=self.store)
             except SourceError as error:
-                raise SourceError(f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint) from error
+                raise SourceError(
+                    f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+                ) from error
         return self.fingerprints[key]
 
 

@@ -45,8 +45,7 @@ def ngrams(hashes: Hashes, n: int) -> Hashes:
 
     Shape (max(1, words - n + 1),); a text without words gives the hash of nothing.
     """
-    if hashes.size <= n:
-        n = hashes.size
+    n = min(n, hashes.size)
     total = np.zeros(max(1, hashes.size - n + 1), dtype=np.uint64)
     for i in range(n):
         total = total * np.uint64(_BASE) + hashes[i : hashes.size - n + 1 + i]

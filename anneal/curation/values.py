@@ -148,7 +148,7 @@ class StepRecord(Value):
     bytes: int
     """UTF-8 bytes that went in."""
     kept_bytes: int
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = Field(default_factory=dict)
     """Documents, by reason."""
     seconds: float = Field(0.0, ge=0)
     """Processor seconds, growing with the documents that went in."""
@@ -156,7 +156,7 @@ class StepRecord(Value):
     seconds_fixed: float = Field(0.0, ge=0)
     """Processor seconds paid once: training an annotator."""
     flops_fixed: float = Field(0.0, ge=0)
-    notes: dict[str, str | int | float] = {}
+    notes: dict[str, str | int | float] = Field(default_factory=dict)
 
 
 class CurationRecord(Value):
@@ -169,12 +169,14 @@ class CurationRecord(Value):
     read: int
     """Documents read, on this side of the split."""
     read_bytes: int
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Files and records that the reader did not offer, by reason (on either side of a split)."""
     dropped: dict[str, int]
-    """By reason, files left out by the reader included."""
+    """Documents that were read and not kept, by reason."""
     steps: tuple[StepRecord, ...]
     upstream: tuple[StepRecord, ...] = ()
     """The steps of the prepared documents that were read, when another source's were."""
-    notes: dict[str, str | int | float] = {}
+    notes: dict[str, str | int | float] = Field(default_factory=dict)
 
     def total(self, field: Literal["seconds", "flops", "seconds_fixed", "flops_fixed"]) -> float:
         """Sum of a cost over all steps, upstream ones included."""

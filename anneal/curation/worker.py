@@ -79,11 +79,13 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
         raise SourceError(
             "the input changed while the sweep was running", hint="run the sweep again"
         )
-    dropped: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     with writing(store.documents(step.id)) as folder:
         chain = _Chain(work, store, folder)
         read = Meter(
-            keep_side(documents(work.read, base=base, prepared=prepared, dropped=dropped), work.split),
+            keep_side(
+                documents(work.read, base=base, prepared=prepared, dropped=left_out), work.split
+            ),
             report,
         )
         count, size = write_documents(folder / DOCUMENTS_FILE, chain.run(read))
@@ -108,7 +110,8 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
                 bytes=size,
                 read=read.documents,
                 read_bytes=read.bytes,
-                dropped={**dropped, **chain.dropped},
+                left_out=dict(left_out),
+                dropped=chain.dropped,
                 steps=tuple(chain.records()),
                 upstream=upstream,
                 notes=notes,

@@ -154,7 +154,7 @@ def _records(
 
 def _texts(files: list[InputFile]) -> Iterator[Document]:
     for file in files:
-        yield Document(file.name, _text(file.path), file.group, file.name)
+        yield Document(file.name, _text(Path(file.path)), file.group, file.name)
 
 
 def _text(path: Path) -> str:
@@ -180,13 +180,13 @@ def _installed(
         for name, text, group in prose(files, reader.max_total_bytes, dropped):
             yield Document(name, text, group, name)
     else:
-        for file, text in code(files, dropped):
+        for file, text in code(files, dropped, parsed=reader.what == "stdlib"):
             yield Document(file.name, text, file.group, file.name)
 
 
 def _jsonl(reader: JsonlReader, files: list[InputFile]) -> Iterator[Document]:
     for index, file in enumerate(files):
-        for number, line in _lines(file.path):
+        for number, line in _lines(Path(file.path)):
             place = f"{file.path}:{number}"
             try:
                 row = json.loads(line)
@@ -311,5 +311,5 @@ def _open(path: Path) -> IO[bytes]:
         reader = zstandard.ZstdDecompressor().stream_reader(
             open(path, "rb"), read_across_frames=True, closefd=True
         )
-        return io.BufferedReader(reader, 1 << 20)  # type: ignore[arg-type]
+        return io.BufferedReader(reader, 1 << 20)
     return open(path, "rb")

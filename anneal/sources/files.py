@@ -41,7 +41,8 @@ RACY_SECONDS = 2.0
 class InputFile(NamedTuple):
     """One file of an input: where it is, and what it is called wherever it is."""
 
-    path: Path
+    path: str
+    """As the system opens it; a string, since there can be very many."""
     name: str
     """Relative to the input's root, with forward slashes."""
     group: str
@@ -141,8 +142,7 @@ def seeded_order(name: str, salt: str = "") -> bytes:
 def entry(path: Path, name: str, group: str = "") -> InputFile:
     """The `InputFile` of a path, with its size and modification time."""
     status = path.stat()
-    return InputFile(path, name, group, status.st_size, status.st_mtime_ns)
-
+    return InputFile(str(path), name, group, status.st_size, status.st_mtime_ns)
 
 
 def _tree(reader: TreeReader, base: Path, dropped: Counter[str]) -> list[InputFile]:
@@ -219,20 +219,19 @@ def _digests(files: list[InputFile], remembered: Path) -> list[str]:
     now, changed, digests = time.time_ns(), False, []
     fresh: dict[str, list[object]] = {}
     for file in files:
-        path = str(file.path)
-        row = known.get(path)
+        row = known.get(file.path)
         if not (row and row[:2] == [file.size, file.modified]):
             row = [file.size, file.modified, _digest(file.path)]
             changed = True
         digests.append(str(row[2]))
         if now - file.modified > RACY_SECONDS * 1e9:
-            fresh[path] = row
+            fresh[file.path] = row
     if changed or len(fresh) != len(known):
         write(remembered, json.dumps(fresh, separators=(",", ":")))
     return digests
 
 
-def _digest(path: Path) -> str:
+def _digest(path: str) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,14 +27,22 @@ from anneal.sources.files import InputFile, entry, seeded_order
 from anneal.sources.values import InstalledReader
 
 NOT_MODULES = frozenset(
-    "site-packages dist-packages lib-dynload encodings idlelib lib2to3 distutils turtledemo"
-    " ensurepip pydoc_data __phello__ __hello__.py this.py antigravity.py".split()
+    (
+        *("site-packages", "dist-packages", "lib-dynload", "encodings", "idlelib", "lib2to3"),
+        *("distutils", "turtledemo", "ensurepip", "pydoc_data", "__phello__"),
+        *("__hello__.py", "this.py", "antigravity.py"),
+    )
 )
 """Top-level names of the standard library that are data, applications or jokes, not its code."""
 
-TEST_FOLDERS = frozenset("test tests testing _tests __pycache__ idle_test".split())
+TEST_FOLDERS = frozenset(("test", "tests", "testing", "_tests", "__pycache__", "idle_test"))
 
-DISTRIBUTIONS = {"sklearn": "scikit_learn", "PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra_core"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit_learn",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "hydra": "hydra_core",
+}
 """Import names whose distribution is called otherwise (for READMEs)."""
 
 
@@ -64,11 +72,15 @@ def installed_files(reader: InstalledReader, dropped: Counter[str]) -> list[Inpu
     return _subset(files, reader.max_total_bytes, dropped)
 
 
-def code(files: list[InputFile], dropped: Counter[str]) -> Iterator[tuple[InputFile, str]]:
-    """Text of every Python file that parses; the others are counted."""
+def code(
+    files: list[InputFile], dropped: Counter[str], *, parsed: bool
+) -> Iterator[tuple[InputFile, str]]:
+    """Text of every Python file; what is not UTF-8, or if asked does not parse, is counted."""
     for file in files:
-        text = _python(file.path)
-        if text is None or not _parses(text):
+        text = _python(Path(file.path))
+        if text is None:
+            dropped["not UTF-8"] += 1
+        elif parsed and not _parses(text):
             dropped["not parseable"] += 1
         elif text.strip():
             yield file, text
@@ -84,7 +96,7 @@ def prose(
     """
     total = 0
     for file in sorted(files, key=lambda file: (file.group != "topics", seeded_order(file.name))):
-        text = file.path.read_text(encoding="utf-8", errors="replace")
+        text = Path(file.path).read_text(encoding="utf-8", errors="replace")
         if file.group == "topics":
             pieces = [(f"{file.name}#{k}", v, f"topics/{k}") for k, v in _topics(text)]
         elif file.name.endswith("METADATA"):
@@ -144,7 +156,9 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 _DOCSTRING = re.compile(
-    r'(?:\A(?:\s*\#[^\n]*\n|\s)*|:[ \t]*(?:\#[^\n]*)?\n\s*)[rRuU]?(?P<q>"""|\'\'\')(?P<text>.*?)(?P=q)',
+    # at the start of the file behind comments, or on the line after one that ends in a colon
+    r"(?:\A(?:\s*\#[^\n]*\n|\s)*|:[ \t]*(?:\#[^\n]*)?\n\s*)"
+    r'[rRuU]?(?P<q>"""|\'\'\')(?P<text>.*?)(?P=q)',
     re.DOTALL,
 )
 _NOT_PROSE = re.compile(
@@ -181,26 +195,29 @@ def _code(
 ) -> list[InputFile]:
     """Python files below `root` without tests; names are relative to the folder above packages."""
     files = []
-    for folder, below, names in os.walk(root):
-        relative = Path(folder).relative_to(root).as_posix()
-        relative = prefix if relative == "." else f"{prefix}/{relative}".lstrip("/")
+    pending = [(str(root), prefix)]
+    while pending:
+        folder, relative = pending.pop()
         top = relative == prefix
-        below[:] = sorted(
-            b for b in below if b not in TEST_FOLDERS and b.isidentifier() and not (top and b in skip)
-        )
-        for name in names:
-            if not name.endswith(".py") or name.startswith(("test_", "_sysconfigdata", "conftest")):
-                continue
+        for found in os.scandir(folder):
+            name = found.name
             if top and name in skip:
                 continue
-            path = f"{relative}/{name}".lstrip("/")
-            parts = path.removesuffix(".py").split("/")
-            # standard library: the top-level module; packages: package and sub-package
-            file = entry(Path(folder, name), path, "/".join(parts[: 2 if prefix else 1]))
-            if file.size > max_bytes:
+            path = f"{relative}/{name}" if relative else name
+            if not name.endswith(".py"):
+                if name.isidentifier() and name not in TEST_FOLDERS and found.is_dir():
+                    pending.append((found.path, path))
+                continue
+            if name.startswith(("test_", "_sysconfigdata", "conftest")):
+                continue
+            status = found.stat()
+            if status.st_size > max_bytes:
                 dropped["larger than max_bytes"] += 1
-            elif file.size:
-                files.append(file)
+            elif status.st_size:
+                # standard library: the top-level module; packages: package and sub-package
+                parts = path.removesuffix(".py").split("/")
+                group = "/".join(parts[: 2 if prefix else 1])
+                files.append(InputFile(found.path, path, group, status.st_size, status.st_mtime_ns))
     return files
 
 

@@ -21,6 +21,7 @@ from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from anneal.errors import SourceError
 from anneal.sources.documents import Document
@@ -49,11 +50,11 @@ class Provenance(Value):
     documents_address: str
     bytes: int
     """UTF-8 bytes of all curated documents: what the costs below were paid for."""
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = Field(default_factory=dict)
     licence: str = "unknown"
     paid: Cost = Cost()
     """Fixed parts as they are; per-token parts hold the **totals** for all the bytes above."""
-    notes: dict[str, str | int | float] = {}
+    notes: dict[str, str | int | float] = Field(default_factory=dict)
 
 
 def tokenize(
@@ -174,7 +175,8 @@ class _Writer:
         self.sizes.append(size)
         while len(data):
             if self.file is None:
-                self.file = open(self.folder / f"{len(self.shards):05d}.bin", "wb")
+                path = self.folder / f"{len(self.shards):05d}.bin"
+                self.file = open(path, "wb")  # noqa: SIM115  closed by close()
             part, data = np.split(data, [self.shard_tokens - self.written])
             raw = part.tobytes()
             self.file.write(raw)
