@@ -308,8 +308,9 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
         import zstandard
 
+        raw = open(path, "rb")  # noqa: SIM115  closed with the reader that holds it
         reader = zstandard.ZstdDecompressor().stream_reader(
-            open(path, "rb"), read_across_frames=True, closefd=True
+            raw, read_across_frames=True, closefd=True
         )
         return io.BufferedReader(reader, 1 << 20)
     return open(path, "rb")
