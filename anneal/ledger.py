@@ -60,17 +60,13 @@ _COLUMNS = ("run", "label", "arm", "source", "budget", "seed", "repetition")
 
 
 def _row(run: PlannedRun, result: Result) -> dict[str, Any]:
-    replay = {p.source for phase in run.spec.phases for p in phase.mixture[-1:]}
-    tested = {
-        p.source for phase in run.spec.phases for p in phase.mixture if p.source not in replay
-    }
-    if run.arm == "control":
-        # replay stands in for the source under test: its share of the budget
-        spent = float(run.budget)
-        unique = float(sum(result.unique_tokens.values()))
+    tested = [name for name in result.source_tokens if name in run.sources]
+    if run.arm == "control":  # replay stands in for the source under test
+        spent = result.tokens * run.tested
+        unique = sum(result.unique_tokens.values()) * run.tested
     else:
-        spent = float(sum(result.source_tokens.get(s, 0) for s in tested))
-        unique = float(sum(result.unique_tokens.get(s, 0) for s in tested))
+        spent = float(sum(result.source_tokens[s] for s in tested))
+        unique = float(sum(result.unique_tokens[s] for s in tested))
     row: dict[str, Any] = {
         "run": run.spec.id,
         "label": run.label,

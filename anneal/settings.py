@@ -43,7 +43,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Sweep:
             hint="give a sweep file, or none for the demo; see sweeps/ for examples",
         )
     plain = _compose(file, overrides)
-    for group in ("source", "replay", "target"):
+    for group in ("source", "replay", "helper", "target"):
         plain[group] = _named(plain.get(group), group, file)
     plain.setdefault("name", file.stem)
     plain["folder"] = str(file.parent)

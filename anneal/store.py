@@ -10,8 +10,9 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
       documents/<address>/    curated documents of a source: documents.jsonl.zst, curation.json last
       tokenizers/<address>/   tokenizer.json, tokenizer_info.json last
       tokens/<address>/       shards of a source or target: *.bin, documents.npy, manifest.json last
-      runs/<id>/              spec.json, log.jsonl, checkpoint-*/, weights/, result.json last
-      sweeps/<name>/          plan.json, decision.json and report/
+      steps/<id>.json         what a curation worker is told to do
+      runs/<id>/              task.json, log.jsonl, checkpoint-*/, weights/, result.json last
+      sweeps/<name>/          plan.json, registrations/ and report/
       cache/                  compiled kernels and the like: may be deleted at any time
 """
 
@@ -58,6 +59,9 @@ class Store:
 
     def tokens(self, address: str) -> Path:
         return self.root / "tokens" / address
+
+    def step(self, address: str) -> Path:
+        return self.root / "steps" / f"{address}.json"
 
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id

@@ -275,3 +275,12 @@ def _tokens(step: PrepareStep, work: TokensWork, store: Store, report: Report) -
         max_tokens=work.max_tokens,
         report=report,
     )
+
+
+class Worker:
+    """Carries out steps named by their spec files, for `plan.protocol.serve`."""
+
+    def __call__(self, spec: str, report: Callable[[int, int], None]) -> None:
+        """Carries out the step in STORE/steps/ID.json."""
+        path = Path(spec).absolute()
+        prepare(read_value(path, PrepareStep), Store(path.parents[1]), report)

@@ -78,12 +78,16 @@ class PlannedRun(Value):
     arm: Arm
     source: Name
     """The source under test; for the other arms their name."""
+    sources: tuple[Name, ...] = ()
+    """Sources under test in the mixture: one, all (uniform) or none."""
     budget: int
     """Source tokens as asked; 0 for the base."""
     seed: int
     repetition: Repetition
     epochs: float
     """Passes over the scarcest pool of the source under test."""
+    tested: float = Field(ge=0, le=1)
+    """Share of the tokens that stands for the source under test (in the control: replay)."""
     acquisition_flops: float
     acquisition_usd: float
 
@@ -154,6 +158,7 @@ def _base(design: Design) -> PlannedRun:
         seed=design.seed,
         repetition="natural",
         epochs=0.0,
+        tested=0.0,
         acquisition_flops=0.0,
         acquisition_usd=0.0,
     )
@@ -206,10 +211,12 @@ def _run(
         spec=_spec(design, (phase,), seed),
         arm=arm,
         source={"control": CONTROL, "uniform": UNIFORM}.get(arm) or sources[0].name,
+        sources=tuple(s.name for s in sources),
         budget=budget,
         seed=seed,
         repetition=repetition,
         epochs=epochs,
+        tested=1 - anneal.replay_share,
         acquisition_flops=sum(s.cost.flops(u) for s, u in unique.values()) if sources else 0.0,
         acquisition_usd=sum(design.prices.acquisition_usd(s.cost, u) for s, u in unique.values())
         if sources

@@ -1,0 +1,6 @@
+"""The main job: a question in, a decision out.
+
+`values` is the question, `job` answers it: `prepare` has sources turned into tokens, `base` and `tasks`
+turn the plan into work for the launcher, `effects` and `analyse` read the results, `show` prints plan
+and status.
+"""

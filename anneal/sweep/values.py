@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings
+from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings, TrainedTokenizer
 from anneal.plan.budget import Budget, Prices
 from anneal.plan.runs import Anneal
 from anneal.plan.values import Checkpoint, LlamaShape, Means, Optimiser, Schedule
@@ -66,8 +66,10 @@ class Sweep(Value):
     seed: int = Field(0, ge=0)
     source: tuple[CuratedSource, ...] = Field(min_length=1)
     replay: tuple[CuratedSource, ...] = Field(min_length=1, max_length=1)
+    helper: tuple[CuratedSource, ...] = ()
+    """Sources that others are made from (`prepared`, `positives`) without being candidates."""
     target: tuple[CuratedTarget, ...] = Field(min_length=1)
-    tokenizer: TokenizerSettings = TokenizerSettings()
+    tokenizer: TokenizerSettings = TrainedTokenizer()
     model: LlamaShape | Checkpoint = Field(discriminator="kind")
     base: BaseTraining = BaseTraining()
     budget: Budget
@@ -83,7 +85,7 @@ class Sweep(Value):
 
     @model_validator(mode="after")
     def _names(self) -> Sweep:
-        names = [s.name for s in (*self.source, *self.replay, *self.target)]
+        names = [s.name for s in (*self.source, *self.replay, *self.helper, *self.target)]
         double = {n for n in names if names.count(n) > 1}
         if double:
             raise ValueError(f"named twice: {', '.join(sorted(double))}")

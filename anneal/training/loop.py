@@ -41,7 +41,7 @@ class NonFinite(Exception):
     """Loss or gradient is NaN or infinite: the run fails, and is never retried."""
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """Asked to stop: a checkpoint was saved, the run goes on later."""
 
 
@@ -63,7 +63,7 @@ def train(
         stopping: asked at every step; when true, a checkpoint is saved.
 
     Raises:
-        NonFinite, Stopped, TrainingError, StoreError.
+        NonFinite, Interrupted, TrainingError, StoreError.
     """
     spec, folder = task.spec, store.run(task.spec.id)
     started = time.monotonic()
@@ -180,7 +180,7 @@ class _Trainer:
             checkpoint.save(self.folder, progress, self.engine.weights(), self.engine.moments())
             self.saved = time.monotonic()
         if stop:
-            raise Stopped(f"stopped at step {progress.step}")
+            raise Interrupted(f"stopped at step {progress.step}")
 
     def _audit(self, data: PhaseData) -> None:
         for total, part in (

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from anneal.errors import TrainingError
 from anneal.plan.values import Checkpoint, FromRun, LlamaShape, Means, RunSpec, RunTask
-from anneal.sources.tokenize import Manifest, TokenizerInfo, open_tokens
+from anneal.sources.tokenize import open_tokens
+from anneal.sources.tokenizer import TokenizerInfo
+from anneal.sources.values import Manifest
 from anneal.store import Store, read_value
 from anneal.training import checkpoint
 from anneal.training import model as models

@@ -1,0 +1,112 @@
+"""The main job: from a question to a decision.
+
+`sweep` reads as DESIGN's sentences 2 to 9: sources are curated into tokens, runs are planned and
+priced, those without a result are launched, laws turn results into curves, the allocation splits
+the real budget, the report says what to buy. Running it again is how it is resumed: whatever has
+a result is not done again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from anneal.errors import TrainingError
+from anneal.launch import board, launcher_for
+from anneal.launch.values import Outcome
+from anneal.ledger import Ledger
+from anneal.plan.runs import plan_runs
+from anneal.report import write_report
+from anneal.report.decision import Decision
+from anneal.store import Store, read_value
+from anneal.sweep.analyse import analyse
+from anneal.sweep.base import base_spec, start_from
+from anneal.sweep.evidence import Evidence, analysis_address, register
+from anneal.sweep.prepare import prepare
+from anneal.sweep.record import keep
+from anneal.sweep.tasks import design_of, run_tasks
+from anneal.sweep.values import Sweep
+
+PARTIAL = 3
+"""Exit code of a sweep some of whose runs failed."""
+
+
+def sweep(ask: Sweep, *, command: str = "python -m anneal sweep") -> int:
+    """Answers a sweep's question, or goes on from where it was left.
+
+    Args:
+        ask: the question.
+        command: what was typed, for the report.
+
+    Returns:
+        0, or 3 when runs are missing from the fit.
+
+    Raises:
+        AnnealError: for what the user can mend.
+    """
+    store = Store(ask.store)
+    folder = store.sweep(ask.name)
+    with store.lock(f"sweep {ask.name}"), board() as listener, launcher_for(
+        ask.launcher, ask.engine, store
+    ) as launcher:
+        prepared = prepare(ask, store, launcher, listener)
+        base = base_spec(ask, prepared.manifests)
+        start = start_from(ask, base, prepared.manifests, store)
+        design = design_of(ask, prepared.manifests, start)
+        runs = plan_runs(design)
+        keep(folder, runs)
+        if base is not None:
+            (trained,) = launcher.run(
+                run_tasks(ask, [base], store, prepared.folders), on_event=listener
+            )
+            _must(trained, "the base was not trained")
+        registration, changed = register(ask, design, folder)
+        reused = len(runs) - len(Ledger(store).missing(r.spec.id for r in runs))
+        outcomes = launcher.run(run_tasks(ask, runs, store, prepared.folders), on_event=listener)
+        evidence = Evidence(
+            ask=ask,
+            design=design,
+            runs=runs,
+            outcomes=tuple(outcomes),
+            prepared=prepared,
+            registration=registration,
+            changed=changed,
+            reused=reused,
+            command=command,
+        )
+        decision = _decide(evidence, Ledger(store), folder)
+    _say(decision, folder / "report" / "index.html")
+    return PARTIAL if decision.partial else 0
+
+
+def _must(outcome: Outcome, what: str) -> None:
+    if outcome.ok:
+        return
+    failure = outcome.failure
+    raise TrainingError(
+        f"{what}: {failure.kind}: {failure.message}" if failure else f"{what}: {outcome.missing}",
+        hint=f"see {failure.log}" if failure else "",
+    )
+
+
+def _decide(evidence: Evidence, ledger: Ledger, folder: Path) -> Decision:
+    """The decision; made anew only when something it follows from has changed."""
+    table = ledger.results(evidence.runs)
+    key = analysis_address(evidence, table)
+    path = folder / "report" / "decision.json"
+    if path.exists() and (path.parent / "index.html").exists():
+        known = read_value(path, Decision)
+        if known.reproduce.get("analysis") == key:
+            return known
+    decision = analyse(evidence, table, key=key)
+    write_report(decision, folder / "report")
+    return decision
+
+
+def _say(decision: Decision, path: Path) -> None:
+    """The last lines of a sweep: the decision and where the report lies."""
+    from anneal.report.console import summary
+
+    sys.stderr.flush()
+    print(summary(decision))
+    print(f"report: {path}")
