@@ -220,6 +220,8 @@ class AllocationRow(Value):
     share: float
     share_low: float
     share_high: float
+    share_cap: float | None = None
+    """Largest share the cap on its epochs allows; None when nothing caps it below 1."""
     tokens: int
     unique_tokens: int
     epochs: float
@@ -330,5 +332,8 @@ class Decision(Value):
     repetition: str
     """Which runs had matched, which natural repetition."""
     warnings: tuple[str, ...] = ()
+    statements: dict[str, str] = {}
+    """Further statements of uncertainty (REPORT 4), by subject: interval coverage on simulated
+    truth, the number of comparisons and its correction, decision accuracy at this scale."""
     reproduce: dict[str, str] = Field(default_factory=dict)
     """Command, hashes, commit, versions, seeds."""

@@ -1,0 +1,43 @@
+// Draws the charts of this page and switches between the ways to draw one.
+"use strict";
+(() => {
+  const specs = JSON.parse(document.getElementById("charts").textContent);
+  const options = {
+    mode: "vega-lite",
+    renderer: "svg",
+    actions: false,
+    ast: true, // expressions are interpreted, never compiled from text
+    defaultStyle: false,
+    tooltip: { disableDefaultStyle: true },
+  };
+  const draw = async (figure, name) => {
+    const plot = figure.querySelector(".plot");
+    const drawn = figure.view;
+    figure.view = null;
+    if (drawn) drawn.finalize();
+    plot.dataset.chart = name;
+    delete plot.dataset.drawn;
+    try {
+      const view = await vegaEmbed(plot, specs[name], options);
+      if (plot.dataset.chart !== name) return view.finalize(); // switched meanwhile
+      figure.view = view;
+      plot.dataset.drawn = name;
+    } catch (error) {
+      plot.textContent = "This figure could not be drawn: " + error.message;
+    }
+  };
+  for (const figure of document.querySelectorAll("figure[data-figure]")) {
+    const checked = figure.querySelector("input:checked");
+    draw(figure, checked ? checked.value : figure.querySelector(".plot").dataset.chart);
+    figure.addEventListener("change", (event) => draw(figure, event.target.value));
+  }
+  // Paper has no folds: everything is opened before printing, and closed again after.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const fold of opened) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of opened) fold.open = false;
+  });
+})();
