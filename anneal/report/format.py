@@ -121,7 +121,9 @@ def seconds(value: float) -> str:
 
 
 def epochs(value: float) -> str:
-    """`3.2`, and whole numbers as such."""
+    """`3.2`, whole numbers as such, and two digits below 1."""
+    if 0 < value < 1:
+        return significant(value, 2)
     return decimal(value, 0 if value == math.floor(value) else 1)
 
 

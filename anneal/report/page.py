@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from anneal.report.blocks import Page
-    from anneal.report.figures import Spec
+    from anneal.report.look import Spec
 
 FIGURES = "figures"
 """Folder of the SVG files beside the page."""
@@ -37,18 +38,18 @@ def write_report(decision: Decision, folder: Path) -> Path:
     Raises:
         StoreError: when the disk is full or the folder cannot be written.
     """
-    from anneal.report import figures
+    from anneal.report import figures, look
 
     charts = figures.draw(decision)
     page = make_page(decision, charts)
     for name, spec in charts.items():
-        write(folder / FIGURES / f"{name}.svg", figures.svg(spec))
+        write(folder / FIGURES / f"{name}.svg", look.svg(spec))
     for old in (folder / FIGURES).glob("*.svg"):
         if old.stem not in charts:
             old.unlink()
     write(folder / "report.md", markdown(page))
     write_value(folder / "decision.json", decision)
-    write(folder / "index.html", html(page, charts, figures.colours(decision)))
+    write(folder / "index.html", html(page, charts, look.colours(decision)))
     return folder / "index.html"
 
 
@@ -56,9 +57,10 @@ def markdown(page: Page) -> str:
     """The report as Markdown; figures are linked as SVG files."""
     from anneal.report import markdown as text
 
-    environment = _environment(escape=False)
+    environment = _environment()
     environment.filters |= {"md": text.escape, "cell": text.cell}
-    return environment.get_template("report.md.j2").render(page=page, folder=FIGURES)
+    written = environment.get_template("report.md.j2").render(page=page, folder=FIGURES)
+    return re.sub(r"\n{3,}", "\n\n", written)
 
 
 def html(page: Page, charts: dict[str, Spec], colours: dict[str, str]) -> str:
@@ -71,16 +73,16 @@ def html(page: Page, charts: dict[str, Spec], colours: dict[str, str]) -> str:
     """
     import vl_convert
 
-    from anneal.report.figures import INK_COLOURS, SOURCE_COLOURS
+    from anneal.report.look import INK_COLOURS, SOURCE_COLOURS
 
-    environment = _environment(escape=True)
+    environment = _environment()
     loader = environment.loader
     assert loader is not None  # noqa: S101 - for the type checker: _environment sets it
     named = [(f"source-{i}", pair) for i, pair in enumerate(SOURCE_COLOURS)]
     scripts = [
         f"\n{text}\n".replace("</script", "<\\/script")
         for text in (
-            vl_convert.javascript_bundle(),
+            vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
             loader.get_source(environment, "page.js")[0],
         )
     ]
@@ -96,7 +98,10 @@ def html(page: Page, charts: dict[str, Spec], colours: dict[str, str]) -> str:
 
 
 _IN_SCRIPT = str.maketrans(
-    {c: f"\\u{ord(c):04x}" for c in ("<", ">", "&", "\N{LINE SEPARATOR}", "\N{PARAGRAPH SEPARATOR}")}
+    {
+        c: f"\\u{ord(c):04x}"
+        for c in ("<", ">", "&", "\N{LINE SEPARATOR}", "\N{PARAGRAPH SEPARATOR}")
+    }
 )
 """What could end a script element early, as JSON escapes."""
 
@@ -106,12 +111,12 @@ def _hash(script: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _environment(*, escape: bool) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=escape,
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

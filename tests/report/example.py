@@ -7,7 +7,6 @@ like those of a real sweep. `decision()` is complete; keyword arguments replace 
 from __future__ import annotations
 
 import json
-import math
 import random
 from typing import Any
 
@@ -16,8 +15,6 @@ from anneal.report.decision import (
     Beats,
     BindingLimit,
     Crossover,
-    CurveLine,
-    CurvePoint,
     Decision,
     EffectRow,
     Evidence,
@@ -33,96 +30,18 @@ from anneal.report.decision import (
     SourceRow,
 )
 
-FLOOR = 1.32
-SOURCES: dict[str, tuple[str, float, float, int, float]] = {
-    # kind, scale, exponent, unique tokens, USD per million tokens
-    "stdlib": ("high_quality", 18.0, 0.250, 2_100_000, 0.0),
-    "packages": ("general", 9.8, 0.187, 41_238_016, 0.02),
-    "packages_filtered": ("filtered", 12.4, 0.211, 12_450_000, 0.11),
-    "exercises": ("synthetic", 10.9, 0.195, 8_300_000, 0.64),
-    "general": ("general", 7.4, 0.152, 19_700_000, 0.01),
-}
-BUDGETS = (131_072, 262_144, 524_288, 1_048_576, 2_097_152, 4_194_304)
-REAL = 32_768_000
-FLOPS_PER_TOKEN = 6 * 1.6e6
-
-
-def around(value: float, half: float) -> Interval:
-    return Interval(value=value, low=value - half, high=value + half)
-
-
-def score(source: str, tokens: float) -> float:
-    _, scale, exponent, unique, _ = SOURCES[source]
-    excess = max(0.0, tokens / unique - 1)
-    effective = min(tokens, unique) + unique * 15.4 * (1 - math.exp(-excess / 15.4)) * (excess > 0)
-    return FLOOR + scale * effective**-exponent
-
-
-def money(source: str, tokens: float) -> float:
-    return SOURCES[source][4] * min(tokens, SOURCES[source][3]) / 1e6 + 2.1e-7 * tokens
-
-
-def points(rng: random.Random) -> tuple[CurvePoint, ...]:
-    rows = []
-    for source in SOURCES:
-        for budget in BUDGETS:
-            for repetition in ("matched", "natural"):
-                if repetition == "natural" and budget not in BUDGETS[-2:]:
-                    continue
-                for seed in range(3 if budget == BUDGETS[2] else 1):
-                    fitted = score(source, budget)
-                    largest = budget == BUDGETS[-1]
-                    rows.append(
-                        CurvePoint(
-                            source=source,
-                            run=f"{rng.getrandbits(80):020x}",
-                            tokens=budget,
-                            unique=min(budget, SOURCES[source][3]),
-                            flops=FLOPS_PER_TOKEN * 2 * budget,
-                            total_flops=FLOPS_PER_TOKEN * 2 * budget + 8e5 * budget,
-                            usd=money(source, budget),
-                            score=fitted + rng.gauss(0, 0.006) - 0.01 * (repetition == "natural"),
-                            seed=seed,
-                            repetition=repetition,
-                            predicted=fitted,
-                            held_out_prediction=around(fitted + 0.004, 0.018) if largest else None,
-                            largest=largest,
-                        )
-                    )
-    return tuple(rows)
-
-
-def line(source: str, value: Any, half: Any) -> CurveLine:
-    tokens = [BUDGETS[0] * (REAL * 1.5 / BUDGETS[0]) ** (i / 40) for i in range(41)]
-    return CurveLine(
-        source=source,
-        tokens=tuple(tokens),
-        flops=tuple(FLOPS_PER_TOKEN * 2 * t for t in tokens),
-        total_flops=tuple(FLOPS_PER_TOKEN * 2 * t + 8e5 * min(t, SOURCES[source][3]) for t in tokens),
-        usd=tuple(money(source, t) for t in tokens),
-        score=tuple(value(t) for t in tokens),
-        low=tuple(value(t) - half(t) for t in tokens),
-        high=tuple(value(t) + half(t) for t in tokens),
-    )
-
-
-def curves() -> tuple[CurveLine, ...]:
-    def half(tokens: float) -> float:
-        return 0.004 + 0.008 * abs(math.log(tokens / 1e6)) ** 1.3
-
-    return tuple(line(s, lambda t, s=s: score(s, t), half) for s in SOURCES)
-
-
-def marginal(per_usd: bool) -> tuple[CurveLine, ...]:
-    def slope(source: str, tokens: float) -> float:
-        gain = (score(source, tokens) - score(source, tokens * 1.01)) / (tokens * 0.01)
-        if not per_usd:
-            return gain * 1e6
-        return gain * tokens * 0.01 / (money(source, tokens * 1.01) - money(source, tokens))
-
-    return tuple(
-        line(s, lambda t, s=s: slope(s, t), lambda t, s=s: 0.25 * slope(s, t)) for s in SOURCES
-    )
+from .world import (
+    BUDGETS,
+    FLOPS_PER_TOKEN,
+    REAL,
+    SOURCES,
+    around,
+    curves,
+    marginal,
+    money,
+    points,
+    score,
+)
 
 
 def sources() -> tuple[SourceRow, ...]:
@@ -247,39 +166,77 @@ def allocation() -> tuple[AllocationRow, ...]:
 
 def beats() -> tuple[Beats, ...]:
     mix = {"packages": 0.49, "general": 0.24, "packages_filtered": 0.15, "exercises": 0.12}
-    return (
-        Beats(name="natural proportions", shares=mix, probability=0.964, gain=around(0.0312, 0.0151), tie=False),
-        Beats(name="uniform", shares=dict.fromkeys(SOURCES, 0.2), probability=0.913, gain=around(0.0188, 0.0135), tie=False),
-        Beats(name="runner-up", shares={"stdlib": 0.6, "packages_filtered": 0.4}, probability=0.627, gain=around(0.0021, 0.0064), tie=True),
-        Beats(name="single-scale pick", shares={"packages_filtered": 1.0}, probability=0.884, gain=around(0.0213, 0.0171), tie=False),
-        Beats(name="replay only", shares={"general": 1.0}, probability=0.998, gain=around(0.117, 0.0222), tie=False),
-    )  # fmt: skip
+    rows = (
+        ("natural proportions", mix, 0.964, 0.0312, 0.0151),
+        ("uniform", dict.fromkeys(SOURCES, 0.2), 0.913, 0.0188, 0.0135),
+        ("runner-up", {"stdlib": 0.6, "packages_filtered": 0.4}, 0.627, 0.0021, 0.0064),
+        ("single-scale pick", {"packages_filtered": 1.0}, 0.884, 0.0213, 0.0171),
+        ("replay only", {"general": 1.0}, 0.998, 0.117, 0.0222),
+    )
+    return tuple(
+        Beats(name=n, shares=s, probability=p, gain=around(gain, half), tie=gain < 0.005)
+        for n, s, p, gain, half in rows
+    )
 
 
 def evidence() -> Evidence:
     return Evidence(
-        planned=62, finished=62, reused=14, failed={}, missing=(), excluded=(), flops=2.9e15,
-        acquisition_flops=4.1e13, seconds=1620.0, usd=0.19, share_of_real_budget=0.083,
-    )  # fmt: skip
+        planned=62,
+        finished=62,
+        reused=14,
+        failed={},
+        missing=(),
+        excluded=(),
+        flops=2.9e15,
+        acquisition_flops=4.1e13,
+        seconds=1620.0,
+        usd=0.19,
+        share_of_real_budget=0.083,
+    )
 
 
 def noise() -> tuple[NoiseRow, ...]:
-    return (
-        NoiseRow(target="stdlib-heldout", guard=False, seeds=3, degrees=12, sd=around(0.0058, 0.0017), signal=0.0412, snr=7.1, kept=True, reason="signal above twice the noise"),
-        NoiseRow(target="prose-heldout", guard=True, seeds=3, degrees=12, sd=around(0.0041, 0.0012), signal=0.0103, snr=2.5, kept=True, reason="guard"),
-    )  # fmt: skip
+    rows = (
+        ("stdlib-heldout", False, around(0.0058, 0.0017), 0.0412, 7.1, "above twice the noise"),
+        ("prose-heldout", True, around(0.0041, 0.0012), 0.0103, 2.5, "guard"),
+    )
+    return tuple(
+        NoiseRow(
+            target=target,
+            guard=guard,
+            seeds=3,
+            degrees=12,
+            sd=sd,
+            signal=signal,
+            snr=snr,
+            kept=True,
+            reason=reason,
+        )
+        for target, guard, sd, signal, snr, reason in rows
+    )
 
 
 def crossovers() -> tuple[Crossover, ...]:
-    low, high = float(BUDGETS[0]), float(REAL)
-    return (
-        Crossover(first="stdlib", second="packages_filtered", axis="tokens", found=True,
-                  at=Interval(value=6.1e5, low=3.8e5, high=1.1e6), probability=0.92, low=low, high=high),
-        Crossover(first="packages_filtered", second="packages", axis="usd", found=False,
-                  at=None, probability=0.04, low=0.01, high=2.6),
-        Crossover(first="exercises", second="packages", axis="total_flops", found=True,
-                  at=Interval(value=4.4e13, low=1.2e13, high=9.9e13), probability=0.61, low=2e12, high=6e14),
-    )  # fmt: skip
+    tokens = Interval(value=2.5e5, low=1.6e5, high=4.1e5)
+    flops = Interval(value=4.4e13, low=1.2e13, high=9.9e13)
+    rows = (
+        ("stdlib", "exercises", "tokens", tokens, 0.92, float(BUDGETS[0]), float(REAL)),
+        ("packages_filtered", "packages", "usd", None, 0.04, 0.01, 2.6),
+        ("exercises", "packages", "total_flops", flops, 0.61, 2e12, 6e14),
+    )
+    return tuple(
+        Crossover(
+            first=first,
+            second=second,
+            axis=axis,
+            found=at is not None,
+            at=at,
+            probability=probability,
+            low=low,
+            high=high,
+        )
+        for first, second, axis, at, probability, low, high in rows
+    )
 
 
 def hold_out() -> tuple[HoldOutRow, ...]:
@@ -325,8 +282,11 @@ def decision(**replaced: Any) -> Decision:
         "parameters": 1_600_000,
         "partial": False,
         "registration": Registration(
-            metric="bits per byte on stdlib-heldout", threshold="2 seed SD", budget="32.8M tokens",
-            stop="the plan as laid out, no early stop", address="5f0d3c9a1b7e42d8c6aa",
+            metric="bits per byte on stdlib-heldout",
+            threshold="2 seed SD",
+            budget="32.8M tokens",
+            stop="the plan as laid out, no early stop",
+            address="5f0d3c9a1b7e42d8c6aa",
             date="2025-06-01T11:58:41+00:00",
         ),
         "sources": sources(),
@@ -345,12 +305,26 @@ def decision(**replaced: Any) -> Decision:
         ),
         "allocation": allocation(),
         "binding": (
-            BindingLimit(limit="stdlib epochs 16", value=0.0041, unit="million tokens",
-                         shadow_price="one more million tokens of stdlib is worth 0.0041 bpb"),
+            BindingLimit(
+                limit="stdlib epochs 16",
+                value=0.0041,
+                unit="million tokens",
+                shadow_price="one more million tokens of stdlib is worth 0.0041 bpb",
+            ),
         ),
         "sensitivity": (
-            Sensitivity(change="epochs cap 8", shares={"packages_filtered": 0.52, "stdlib": 0.48}, score=1.589, flips=True),
-            Sensitivity(change="budget +50%", shares={"stdlib": 0.51, "packages_filtered": 0.49}, score=1.561, flips=False),
+            Sensitivity(
+                change="epochs cap 8",
+                shares={"packages_filtered": 0.52, "stdlib": 0.48},
+                score=1.589,
+                flips=True,
+            ),
+            Sensitivity(
+                change="budget +50%",
+                shares={"stdlib": 0.51, "packages_filtered": 0.49},
+                score=1.561,
+                flips=False,
+            ),
         ),
         "marginal": marginal(False),
         "marginal_per_usd": marginal(True),
@@ -367,7 +341,7 @@ def decision(**replaced: Any) -> Decision:
             "torch": "2.11.0",
             "seeds": "0 1 2",
         },
-    }  # fmt: skip
+    }
     return Decision(**(fields | replaced))
 
 

@@ -10,15 +10,18 @@
     defaultStyle: false,
     tooltip: { disableDefaultStyle: true },
   };
+  const columns = (plot) => Math.max(1, Math.floor(plot.clientWidth / 165)); // of the legend
   const draw = async (figure, name) => {
     const plot = figure.querySelector(".plot");
+    const spec = specs[name];
+    spec.config.legend.columns = columns(plot);
     const drawn = figure.view;
     figure.view = null;
     if (drawn) drawn.finalize();
     plot.dataset.chart = name;
     delete plot.dataset.drawn;
     try {
-      const view = await vegaEmbed(plot, specs[name], options);
+      const view = await vegaEmbed(plot, spec, options);
       if (plot.dataset.chart !== name) return view.finalize(); // switched meanwhile
       figure.view = view;
       plot.dataset.drawn = name;
@@ -30,6 +33,11 @@
     const checked = figure.querySelector("input:checked");
     draw(figure, checked ? checked.value : figure.querySelector(".plot").dataset.chart);
     figure.addEventListener("change", (event) => draw(figure, event.target.value));
+    const plot = figure.querySelector(".plot");
+    new ResizeObserver(() => {
+      const name = plot.dataset.drawn;
+      if (name && specs[name].config.legend.columns !== columns(plot)) draw(figure, name);
+    }).observe(plot);
   }
   // Paper has no folds: everything is opened before printing, and closed again after.
   let opened = [];
