@@ -179,8 +179,7 @@ def curves(decision: Decision, charts: Collection[str]) -> Section:
 
 def point_estimates(decision: Decision) -> Section:
     """What each single budget would have bought."""
-    stability = decision.rank_stability
-    words = show.NONE if stability is None else show.decimal(stability, 2)
+    stable = decision.rank_stability
     return Section(
         name="point-estimates",
         title="What a point estimate would have said",
@@ -192,7 +191,7 @@ def point_estimates(decision: Decision) -> Section:
                 facts=(
                     Fact(
                         "rank stability",
-                        words,
+                        show.NONE if stable is None else show.decimal(stable, 2),
                         "mean rank correlation between neighbouring budgets; 1 is the same order",
                     ),
                 )
@@ -309,7 +308,9 @@ def extrapolation(decision: Decision) -> Section:
 def uncertainty(decision: Decision) -> Section:
     """Every statement of uncertainty, literally as numbers."""
     fit = decision.fit
-    chosen = [h for h in decision.hold_out if h.chosen]
+    floor = ", ".join(
+        f"{n.target} {show.decimal(n.sd.value, 4)}" for n in decision.noise if not n.guard
+    )
     facts = [
         Fact(
             f"seeds and pooled SD: {n.target}",
@@ -341,7 +342,13 @@ def uncertainty(decision: Decision) -> Section:
         Fact("95th-percentile regret", f"{show.decimal(decision.regret_95, 4)} bpb"),
     ]
     facts += [
-        Fact(f"hold-out error: {h.approach}", f"{show.decimal(h.mae, 4)} bpb") for h in chosen
+        Fact(
+            f"hold-out error: {h.approach}",
+            f"{show.decimal(h.mae, 4)} bpb",
+            f"noise floor {floor}",
+        )
+        for h in decision.hold_out
+        if h.chosen
     ]
     facts += [
         Fact("extrapolation", f"{show.decimal(decision.extrapolation, 1)} times"),
