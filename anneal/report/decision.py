@@ -125,6 +125,8 @@ class RankRow(Value):
 
 
 class CurvePoint(Value):
+    """One run on the curves: where it lies on every axis, what it scored, what the law says."""
+
     source: str
     run: str
     tokens: float
@@ -142,6 +144,8 @@ class CurvePoint(Value):
 
 
 class CurveLine(Value):
+    """One source's curve with its band, sampled along every axis: all tuples equally long."""
+
     source: str
     tokens: tuple[float, ...]
     flops: tuple[float, ...]
@@ -220,6 +224,8 @@ class AllocationRow(Value):
     share: float
     share_low: float
     share_high: float
+    share_cap: float | None = None
+    """Largest share the cap on its epochs allows; None when nothing caps it below 1."""
     tokens: int
     unique_tokens: int
     epochs: float
@@ -231,6 +237,8 @@ class AllocationRow(Value):
 
 
 class BindingLimit(Value):
+    """A limit that holds the allocation back, and what lifting it is worth."""
+
     limit: str
     """In words: `stdlib epochs 16`, `tokens 4,096,000`."""
     shadow_price: str
@@ -289,9 +297,9 @@ class Decision(Value):
     """P(no other examined allocation is better by more than the noise floor)."""
     probability_guard: float
     """P(every guard stays within its limit)."""
-    guards: dict[str, Interval] = {}
+    guards: dict[str, Interval] = Field(default_factory=dict)
     """Predicted guard scores at the recommended allocation."""
-    guard_limits: dict[str, float] = {}
+    guard_limits: dict[str, float] = Field(default_factory=dict)
     beats: tuple[Beats, ...]
     law_pick: str
     """The single source the law would buy with all of the real budget."""
@@ -324,11 +332,14 @@ class Decision(Value):
     binding: tuple[BindingLimit, ...]
     sensitivity: tuple[Sensitivity, ...] = ()
     marginal: tuple[CurveLine, ...] = ()
-    """Marginal gain (bits per byte per million tokens) against tokens, as lines: `score` holds it."""
+    """Marginal gain (bits per byte per million tokens) against tokens; `score` holds it."""
     marginal_per_usd: tuple[CurveLine, ...] = ()
     """The same per USD."""
     repetition: str
     """Which runs had matched, which natural repetition."""
     warnings: tuple[str, ...] = ()
+    statements: dict[str, str] = Field(default_factory=dict)
+    """Further statements of uncertainty (REPORT 4), by subject: interval coverage on simulated
+    truth, the number of comparisons and its correction, decision accuracy at this scale."""
     reproduce: dict[str, str] = Field(default_factory=dict)
     """Command, hashes, commit, versions, seeds."""
