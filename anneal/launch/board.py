@@ -1,0 +1,195 @@
+"""Which task comes next, and what became of each: bookkeeping without processes.
+
+Every launcher has the same rules, kept here: what a task needs comes first; among the ready tasks
+the longest goes first, since a long task begun last keeps one slot busy while the others stand
+idle (Graham 1969, "Bounds on multiprocessing timing anomalies": at most 4/3 of the best makespan);
+only `killed` is tried again, a bounded number of times; what needs a failed task is missing, with
+that reason; and after too many failures nothing more is begun.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from anneal.launch.values import Outcome, Task
+from anneal.plan.values import Failure, FailureClass
+
+
+class Board:
+    """The state of one launch.
+
+    Args:
+        tasks: all of them, in the order of `outcomes`.
+        done: identifiers of those that are finished already.
+        retries: how often a task of class `killed` is tried again.
+        max_failures: after this many failures nothing more is begun; None never gives up.
+
+    Raises:
+        ValueError: two tasks share an identifier, or needs are unknown or circular.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        done: Collection[str] = (),
+        retries: int = 2,
+        max_failures: int | None = None,
+    ) -> None:
+        _check(tasks)
+        self._tasks = {task.id: task for task in tasks}
+        self._order = {task.id: number for number, task in enumerate(tasks)}
+        self._retries = retries
+        self._max_failures = max_failures
+        self._outcomes: dict[str, Outcome] = {}
+        self._news: list[Outcome] = []
+        self._attempts: dict[str, int] = defaultdict(int)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self.failures = 0
+        """Tasks that failed for good."""
+        self._halted = ""
+        self._ready: list[tuple[float, int, str]] = []
+        self._needed_by: dict[str, list[str]] = defaultdict(list)
+        self._waits: dict[str, int] = {}
+        for task in tasks:
+            if task.id in done:
+                self._settle(Outcome(task=task.id, ok=True, skipped=True))
+                continue
+            open_needs = {need for need in task.needs if need not in done}
+            self._waits[task.id] = len(open_needs)
+            for need in open_needs:
+                self._needed_by[need].append(task.id)
+            if not open_needs:
+                self._queue(task)
+
+    @property
+    def finished(self) -> bool:
+        """Whether what became of every task is known."""
+        return len(self._outcomes) == len(self._tasks)
+
+    def take(self) -> Task | None:
+        """The next task to begin, the longest that is ready; None when none is."""
+        if not self._ready:
+            return None
+        task = self._tasks[heapq.heappop(self._ready)[2]]
+        self._attempts[task.id] += 1
+        return task
+
+    def attempt(self, task: Task) -> int:
+        """Which attempt the task is in, from 1."""
+        return self._attempts[task.id]
+
+    def succeed(self, task: Task, seconds: float) -> None:
+        """The task is finished after `seconds` more on a worker."""
+        self._seconds[task.id] += seconds
+        self._settle(
+            Outcome(
+                task=task.id,
+                ok=True,
+                attempts=self._attempts[task.id],
+                seconds=self._seconds[task.id],
+            )
+        )
+        for other in self._needed_by[task.id]:
+            self._waits[other] -= 1
+            if not self._waits[other] and other not in self._outcomes:
+                self._queue(self._tasks[other])
+
+    def fail(
+        self, task: Task, kind: FailureClass, message: str, *, log: str, seconds: float
+    ) -> tuple[Failure, bool]:
+        """The task failed.
+
+        Returns:
+            The failure, and whether the task was queued again.
+        """
+        self._seconds[task.id] += seconds
+        attempts = self._attempts[task.id]
+        failure = Failure(run=task.id, kind=kind, message=message, log=log, attempts=attempts)
+        if kind == "killed" and attempts <= self._retries and not self._halted:
+            self._queue(task)
+            return failure, True
+        self.failures += 1
+        self._settle(
+            Outcome(
+                task=task.id,
+                ok=False,
+                failure=failure,
+                attempts=attempts,
+                seconds=self._seconds[task.id],
+            )
+        )
+        self._block(task, f"needs `{task.label}`, which failed ({kind})")
+        if self._max_failures is not None and self.failures >= self._max_failures:
+            self.halt(f"not begun: gave up after {self.failures} failed")
+        return failure, False
+
+    def abandon(self, task: Task, reason: str, *, seconds: float) -> None:
+        """The task was begun and stopped on purpose."""
+        self._seconds[task.id] += seconds
+        self._settle(self._missing(task.id, reason))
+        self._block(task, f"needs `{task.label}`, which was stopped")
+
+    def halt(self, reason: str) -> None:
+        """Begins nothing more: every task that is not under way is missing for `reason`."""
+        self._halted = reason
+        waiting = {name for _, _, name in self._ready}
+        self._ready.clear()
+        for name in self._order:
+            begun = name in self._attempts and name not in waiting
+            if name not in self._outcomes and not begun:
+                self._settle(self._missing(name, reason))
+
+    def news(self) -> list[Outcome]:
+        """Outcomes that became known since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def outcomes(self) -> list[Outcome]:
+        """One a task, in the order of the tasks."""
+        return [self._outcomes[name] for name in self._order]
+
+    def _queue(self, task: Task) -> None:
+        if self._halted:
+            self._settle(self._missing(task.id, self._halted))
+        else:
+            heapq.heappush(self._ready, (-task.size, self._order[task.id], task.id))
+
+    def _block(self, task: Task, reason: str) -> None:
+        """Whatever needs `task`, directly or not, is missing for the same first reason."""
+        blocked = [task.id]
+        while blocked:
+            for other in self._needed_by[blocked.pop()]:
+                if other not in self._outcomes:
+                    self._settle(self._missing(other, reason))
+                    blocked.append(other)
+
+    def _missing(self, name: str, reason: str) -> Outcome:
+        return Outcome(
+            task=name,
+            ok=False,
+            missing=reason,
+            attempts=self._attempts.get(name, 0),
+            seconds=self._seconds.get(name, 0.0),
+        )
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.task] = outcome
+        self._news.append(outcome)
+
+
+def _check(tasks: Sequence[Task]) -> None:
+    needs = {task.id: task.needs for task in tasks}
+    if len(needs) < len(tasks):
+        raise ValueError("two tasks share an identifier")
+    for task in tasks:
+        for need in task.needs:
+            if need not in needs:
+                raise ValueError(f"task {task.id} needs {need}, which is not among the tasks")
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        raise ValueError(f"tasks need one another in a circle: {error.args[1]}") from error

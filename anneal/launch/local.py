@@ -1,0 +1,340 @@
+"""Runs on this machine: warm workers, one a slot and verb, handed one task after another.
+
+A run of the demo takes seconds; loading PyTorch and a base takes as long, and compiling takes
+longer. So a worker is started when a slot first needs it, loads everything once, and is kept until
+the launcher is closed. The launcher itself is one thread around one `select`: it hands the longest
+ready task to a free slot, listens, and settles what became of it.
+
+What ends a worker, and what follows:
+
+* it answers `failed`: the task failed. After `non_finite` and `bad_data` the worker goes on;
+  after anything else it is replaced, since its memory or its device may be in any state;
+* it dies without an answer: its result decides if it exists (some libraries abort at exit, after
+  the work is done), otherwise `process.cause_of_death` does;
+* it dies before it was ever ready, by itself: no task of its verb can run. When no worker of that
+  verb ever was ready, the launch ends with a `LaunchError` instead of failing task by task;
+* Ctrl-C: nothing more is begun, busy workers get SIGTERM, save and exit; after `grace_seconds`,
+  or at a second Ctrl-C, SIGKILL. Then KeyboardInterrupt is raised: run the sweep again to resume.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from pydantic import Field
+
+from anneal.launch.board import Board
+from anneal.launch.process import Worker, cause_of_death, count_oom_kills, tail
+from anneal.launch.slots import Slot, available_cores, make_slots, worker_environment
+from anneal.launch.values import (
+    Advanced,
+    Began,
+    Launcher,
+    LaunchError,
+    Listener,
+    Outcome,
+    Planned,
+    Settled,
+    Stopping,
+    Stumbled,
+    Task,
+    ignore,
+)
+from anneal.plan.protocol import PREEMPTED, Done, Failed, Progress, Ready, Start
+from anneal.plan.values import FailureClass
+from anneal.store import Store
+from anneal.values import Value
+
+TICK_SECONDS = 0.2
+"""Longest wait between two looks at signals and at processes that died without a word."""
+REPEAT = "python -m anneal"
+"""How a person starts one task again: this, its verb and its spec."""
+
+
+class Local(Value):
+    """Settings of the local launcher."""
+
+    kind: Literal["local"] = "local"
+    slots: int | None = Field(None, gt=0)
+    """Tasks side by side; None is one a device, or as many as the cores allow."""
+    threads: int = Field(1, gt=0)
+    """CPU threads of one slot."""
+    devices: tuple[str, ...] = ()
+    """Values of CUDA_VISIBLE_DEVICES, dealt to the slots in turn: "0", "1", or "0,1" for two."""
+    pin: bool = True
+    """Give each slot CPU cores of its own."""
+    retries: int = Field(2, ge=0)
+    """How often a task that was killed is tried again; other failures never are."""
+    fail_fast: bool = False
+    """At the first failure begin nothing more, and stop what is under way."""
+    max_failures: int | None = Field(None, gt=0)
+    """After this many failures begin nothing more; what is under way goes on."""
+    grace_seconds: float = Field(30.0, ge=0)
+    """How long workers may take to save their work when told to stop."""
+
+
+class LocalLauncher(Launcher):
+    """Carries tasks out in processes on this machine.
+
+    Args:
+        store: whose cache holds compiled kernels.
+        settings: slots, threads, retries and the like.
+        logs: folder of logs: `TASK.log`, and `slot-N-VERB.log` for what has no task.
+        command: words before `VERB --serve`.
+        environment: added to the inherited environment of the workers; never logged.
+
+    Raises:
+        LaunchError: more cores asked than there are.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Local | None = None,
+        *,
+        logs: Path,
+        command: Sequence[str] = (sys.executable, "-m", "anneal"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings if settings is not None else Local()
+        threads, devices = self.settings.threads, self.settings.devices
+        count = self.settings.slots or len(devices) or max(1, len(available_cores()) // threads)
+        self.slots = make_slots(
+            count,
+            threads=threads,
+            devices=devices,
+            pin=self.settings.pin,
+            environment=worker_environment(
+                store, executable=command[0], inherited=os.environ, extra=environment or {}
+            ),
+        )
+        self._logs = logs.absolute()
+        self._command = tuple(command)
+        self._workers: dict[tuple[int, str], Worker] = {}
+        self._served: set[str] = set()
+        self._selector = selectors.DefaultSelector()
+        self._interrupts = 0
+
+    def run(self, tasks: Sequence[Task], *, on_event: Listener = ignore) -> list[Outcome]:
+        """Carries out `tasks`; see `Launcher.run`."""
+        limit = 1 if self.settings.fail_fast else self.settings.max_failures
+        board = Board(
+            tasks,
+            done={task.id for task in tasks if Path(task.done).exists()},
+            retries=self.settings.retries,
+            max_failures=limit,
+        )
+        on_event(Planned(tasks=tuple(tasks), slots=len(self.slots)))
+        _announce(board, on_event)
+        with self._catching_interrupts():
+            try:
+                while not board.finished and not self._interrupts:
+                    self._hand_out(board, on_event)
+                    self._listen(board, on_event)
+                    if self.settings.fail_fast and board.failures:
+                        self._stop_busy(board, on_event)
+                if self._interrupts:
+                    raise KeyboardInterrupt
+            except BaseException:
+                self._stop_busy(board, on_event)
+                self.close()
+                raise
+        return board.outcomes()
+
+    def close(self) -> None:
+        """Ends the warm workers: they exit when their standard input ends."""
+        for worker in self._workers.values():
+            worker.close()
+        for worker in list(self._workers.values()):
+            self._remove(worker)
+
+    def _hand_out(self, board: Board, on_event: Listener) -> None:
+        busy = {worker.slot.number for worker in self._workers.values() if worker.task}
+        free = [slot for slot in self.slots if slot.number not in busy]
+        while free and (task := board.take()) is not None:
+            slot = max(free, key=lambda slot: self._suits(slot, task))
+            free.remove(slot)
+            worker = self._workers.get((slot.number, task.verb))
+            if worker is not None and not worker.alive:  # died idle: nothing is lost
+                self._remove(worker)
+                worker = None
+            if worker is None:
+                worker = self._start(slot, task.verb)
+            worker.hand(task, log=self._logs / f"{task.id}.log", now=time.monotonic())
+            attempt = board.attempt(task)
+            on_event(Began(task=task.id, slot=slot.number, attempt=attempt, warm=worker.ready))
+
+    def _suits(self, slot: Slot, task: Task) -> int:
+        """A slot whose worker is warm first, then one that has none of another verb."""
+        if (slot.number, task.verb) in self._workers:
+            return 2
+        return 1 - sum(number == slot.number for number, _ in self._workers)
+
+    def _start(self, slot: Slot, verb: str) -> Worker:
+        command = [*self._command, verb, "--serve"]
+        log = self._logs / f"slot-{slot.number}-{verb}.log"
+        try:
+            worker = Worker(command, slot=slot, verb=verb, log=log)
+        except OSError as error:
+            raise LaunchError(
+                f"worker `{shlex.join(command)}`: cannot be started ({error.strerror or error})"
+            ) from error
+        self._workers[slot.number, verb] = worker
+        self._selector.register(worker, selectors.EVENT_READ)
+        return worker
+
+    def _listen(self, board: Board, on_event: Listener) -> None:
+        """Waits a little for messages and deaths, and settles them."""
+        self._selector.select(TICK_SECONDS)
+        for worker in list(self._workers.values()):
+            # Asked first, so that what it said last is read below; asked at all, because
+            # something that it forked may hold its pipe open after its death.
+            dead = not worker.alive
+            messages, closed = worker.messages()
+            for message in messages:
+                self._hear(worker, message, board, on_event)
+            if (dead or closed) and worker in self._workers.values():
+                self._mourn(worker, board, on_event)
+            _announce(board, on_event)
+
+    def _hear(
+        self,
+        worker: Worker,
+        message: Ready | Start | Progress | Done | Failed,
+        board: Board,
+        on_event: Listener,
+    ) -> None:
+        task = worker.task
+        if isinstance(message, Ready):
+            worker.ready = True
+            self._served.add(worker.verb)
+        if task is None or isinstance(message, Ready):
+            return
+        if isinstance(message, Start):
+            worker.began = time.monotonic()
+            slot = worker.slot.number
+            on_event(Advanced(task=task.id, slot=slot, done=0, total=task.total))
+        elif isinstance(message, Progress):
+            news = message.model_dump(exclude={"event"})
+            on_event(Advanced(slot=worker.slot.number, **news))
+        elif isinstance(message, Failed):
+            self._fail(worker, message.kind, message.message, board, on_event)
+            if message.kind not in ("non_finite", "bad_data"):
+                worker.kill()
+                self._remove(worker)
+        elif Path(task.done).exists():
+            board.succeed(task, time.monotonic() - worker.began)
+            worker.task = None
+        else:
+            problem = f"the worker said done and wrote no {task.done}"
+            self._fail(worker, "bug", problem, board, on_event)
+
+    def _mourn(self, worker: Worker, board: Board, on_event: Listener) -> None:
+        """Settles the task of a worker that ended, or is ending, by itself."""
+        code = self._remove(worker)
+        task = worker.task
+        if task is None:
+            return
+        if Path(task.done).exists():
+            board.succeed(task, time.monotonic() - worker.began)
+            worker.task = None
+            return
+        kind, cause = cause_of_death(code, oom_kills=count_oom_kills() - worker.oom_kills)
+        if not worker.ready and 0 <= code < 128 and code != PREEMPTED:
+            kind, cause = "bug", f"the worker does not start: {cause}: {tail(worker.log)}"
+            if worker.verb not in self._served:
+                raise LaunchError(
+                    f"worker `{worker.verb}`: does not start ({tail(worker.log) or cause})",
+                    hint=f"its log says why: {worker.log}",
+                )
+        self._fail(worker, kind, cause, board, on_event)
+
+    def _fail(
+        self, worker: Worker, kind: FailureClass, message: str, board: Board, on_event: Listener
+    ) -> None:
+        task = worker.task
+        if task is None:
+            return
+        worker.task = None
+        log = worker.task_log if worker.task_log.exists() else worker.log
+        seconds = time.monotonic() - worker.began
+        failure, retry = board.fail(task, kind, message, log=str(log), seconds=seconds)
+        again = f"{REPEAT} {task.verb} {shlex.quote(task.spec)}"
+        on_event(
+            Stumbled(
+                task=task.id, slot=worker.slot.number, failure=failure, retry=retry, again=again
+            )
+        )
+
+    def _stop_busy(self, board: Board, on_event: Listener) -> None:
+        """Stops every task under way, letting workers save; those tasks are missing."""
+        board.halt("not begun: the launch was stopped")
+        busy = [worker for worker in self._workers.values() if worker.task]
+        if busy:
+            seconds = self.settings.grace_seconds
+            on_event(Stopping(workers=len(busy), seconds=seconds))
+        for worker in busy:
+            worker.stop()
+        interrupts = self._interrupts
+        deadline = time.monotonic() + self.settings.grace_seconds
+        while busy:
+            impatient = time.monotonic() > deadline or self._interrupts > interrupts
+            for worker in busy.copy():
+                worker.messages()  # nobody is interested now, but a full pipe would block it
+                if impatient:
+                    worker.kill()
+                if impatient or not worker.alive:
+                    busy.remove(worker)
+                    self._drop(worker, board)
+            _announce(board, on_event)
+            self._selector.select(TICK_SECONDS if busy else 0)
+
+    def _drop(self, worker: Worker, board: Board) -> None:
+        """Settles the task of a worker that was stopped on purpose."""
+        self._remove(worker)
+        task, worker.task = worker.task, None
+        if task is None:
+            return
+        seconds = time.monotonic() - worker.began
+        if Path(task.done).exists():
+            board.succeed(task, seconds)
+        else:
+            board.abandon(task, "stopped while under way", seconds=seconds)
+
+    def _remove(self, worker: Worker) -> int:
+        self._selector.unregister(worker)
+        del self._workers[worker.slot.number, worker.verb]
+        return worker.reap()
+
+    @contextmanager
+    def _catching_interrupts(self) -> Iterator[None]:
+        """Counts Ctrl-C instead of raising in the middle of whatever goes on."""
+        self._interrupts = 0
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+
+        before = signal.signal(signal.SIGINT, count)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _announce(board: Board, on_event: Listener) -> None:
+    for outcome in board.news():
+        on_event(Settled(outcome=outcome))
