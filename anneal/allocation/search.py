@@ -8,7 +8,7 @@ Fixed costs make the set of bought sources a discrete choice, so candidates are 
 subsets: all single sources, natural and uniform shares of every subset of up to 8 members (larger
 problems: singles, the whole, and random subsets), and random shares. The best few are then refined
 by exchanges: move a part h of the total from one source to another, refill the budget, keep the
-best improvement, halve h down to 0.1% of the total. An exchange can empty a source or begin a new one,
+best improvement, halve h down to 0.1%. An exchange can empty a source or begin a new one,
 so the set of sources is searched as well. The answer is a local optimum to that tolerance from
 several starts; the mixture rule is close to convex, and tests compare with dense grids.
 """
