@@ -168,7 +168,7 @@ class RunSpec(Value):
 class Means(Value):
     """How runs are carried out: recorded in the result, never part of a run's identity."""
 
-    engine: Literal["torch", "deepspeed"] = "torch"
+    engine: Literal["torch"] = "torch"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: auto uses it where a C++ compiler is found."""
@@ -179,9 +179,7 @@ class Means(Value):
     checkpoint_seconds: float = Field(60.0, ge=0)
     """Time between checkpoints; 0 is every step."""
     keep_weights: bool = False
-    """Keep the final weights (always kept where another run starts from them)."""
-    tracker: Literal["none", "wandb"] = "none"
-
+    """Keep the final weights and moments, so that other runs can start from them."""
 
 class Score(Value):
     """One target's score."""
@@ -231,6 +229,17 @@ class Result(Value):
     means: Means
     finished: str
     """UTC time, ISO 8601."""
+
+
+class RunTask(Value):
+    """What a worker is handed: a spec, the means, and where in the store the tokens lie."""
+
+    spec: RunSpec
+    means: Means
+    tokens: dict[str, str]
+    """Content address of tokens -> name of their folder in the store."""
+    label: str
+    code: str
 
 
 class Failure(Value):

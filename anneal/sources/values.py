@@ -90,12 +90,7 @@ class PreparedReader(Value):
 
 
 Reader = Annotated[
-    TreeReader
-    | JsonlReader
-    | ParquetReader
-    | HuggingFaceReader
-    | InstalledReader
-    | PreparedReader,
+    TreeReader | JsonlReader | ParquetReader | HuggingFaceReader | InstalledReader | PreparedReader,
     Field(discriminator="kind"),
 ]
 
@@ -194,7 +189,7 @@ class Manifest(Value):
     bytes: int = Field(gt=0)
     """UTF-8 bytes of the text: the denominator of bits per byte."""
     documents: int = Field(gt=0)
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = Field(default_factory=dict)
     """Documents that were read and not kept, by reason."""
     shards: tuple[Shard, ...]
     content: str
@@ -202,7 +197,7 @@ class Manifest(Value):
     licence: str = "unknown"
     cost: Cost = Cost()
     """Measured plus declared, per unique token kept."""
-    notes: dict[str, str | int | float] = {}
+    notes: dict[str, str | int | float] = Field(default_factory=dict)
     """Evidence of curation for the report: annotator, ROC-AUC, keep rate, contamination."""
 
     @model_validator(mode="after")

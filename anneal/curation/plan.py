@@ -1,0 +1,345 @@
+"""The preparation plan: every step from text to tokens, known before any of it is done.
+
+A step's identity is its recipe: what is done, to input of which content, with what other steps
+produced. Nothing needs to have run to compute it, so the whole plan is laid out at once, steps
+that other sweeps already finished are simply found finished, and a changed file, setting or
+upstream source changes exactly the steps behind it.
+
+    targets' documents -> sources' documents -> tokenizer -> tokens of each
+                     (against the targets; some from other sources)
+
+Mistakes that would waste hours are refused here: names that nothing has, sources that wait for each
+other, input that is missing or empty, a target that is also trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from anneal.curation.values import (
+    Annotate,
+    CuratedSource,
+    CuratedTarget,
+    CurationRecord,
+    Decontaminate,
+    DocumentsWork,
+    ExistingTokenizer,
+    PrepareStep,
+    Step,
+    TokenizerSettings,
+    TokenizerWork,
+    TokensWork,
+    TrainedTokenizer,
+)
+from anneal.errors import SourceError
+from anneal.sources.files import fingerprint
+from anneal.sources.tokenizer import TokenizerInfo, tokenizer_file
+from anneal.sources.values import (
+    Cost,
+    Manifest,
+    PreparedReader,
+    Split,
+)
+from anneal.store import Store, read_value
+from anneal.values import address
+
+RECIPE = 1
+"""Raised when the code of a step changes what it makes of the same input."""
+
+
+def plan_preparation(
+    sources: Sequence[CuratedSource],
+    targets: Sequence[CuratedTarget],
+    tokenizer: TokenizerSettings,
+    store: Store,
+    *,
+    base: Path,
+    others: Sequence[CuratedSource] = (),
+) -> tuple[PrepareStep, ...]:
+    """Every step that prepares `sources` and `targets`, each after what it needs.
+
+    Args:
+        sources: all sources of the sweep, the replay source among them.
+        targets: targets and guards.
+        tokenizer: one to train or one that exists.
+        store: remembers fingerprints, and is where existing tokenizers from a hub are kept.
+        base: folder that relative paths start from (of the sweep file).
+        others: sources that may be named by the ones above without being part of the sweep; only
+            those that are named are prepared, and none is tokenised.
+
+    Raises:
+        SourceError: one of the mistakes above, named.
+    """
+    planner = _Planner(sources, targets, others, store, base)
+    for target in targets:
+        planner.target(target)
+    for source in sources:
+        planner.source(source.name, ())
+    planner.refuse_targets_as_sources()
+    names = (isinstance(tokenizer, TrainedTokenizer) and tokenizer.sources) or tuple(
+        source.name for source in sources
+    )
+    learn_from = [planner.source(name, ("tokenizer",)).id for name in names]
+    maker = _tokenizer_step(tokenizer, learn_from, base)
+    items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
+    tokens = [_tokens_step(item, planner.steps[_key(item)], maker) for item in items]
+    return (*planner.steps.values(), maker, *tokens)
+
+
+def manifests(
+    sources: Sequence[CuratedSource],
+    targets: Sequence[CuratedTarget],
+    steps: Sequence[PrepareStep],
+    store: Store,
+) -> dict[str, Manifest]:
+    """Manifest of each source and target by name, once all of `steps` are finished.
+
+    Names, licences and declared prices are today's: they are no part of what was tokenised. To the
+    measured cost comes what the source declares and, where it is made from another source's
+    documents, what that one declares for all the tokens that had to be read for one that was kept.
+
+    Raises:
+        StoreError: when a step is not finished.
+    """
+    documents = {s.work.name: s for s in steps if s.work.kind == "documents"}
+    found: dict[str, Manifest] = {}
+    by_name = {source.name: source for source in sources}
+    for step in steps:
+        work = step.work
+        if work.kind != "tokens":
+            continue
+        manifest = read_value(step.done(store), Manifest)
+        update: dict[str, Any] = {
+            "name": work.name,
+            "kind": work.role,
+            "licence": work.licence or "unknown",
+        }
+        if work.role != "target":
+            cost = _added(manifest.cost, by_name[work.name].cost, 1.0)
+            upstream, ratio = by_name[work.name], 1.0
+            while isinstance(upstream.read, PreparedReader) and upstream.read.source in by_name:
+                record = read_value(documents[upstream.name].done(store), CurationRecord)
+                ratio *= record.read_bytes / record.bytes
+                upstream = by_name[upstream.read.source]
+                cost = _added(cost, upstream.cost, ratio)
+            update["cost"] = cost
+        found[work.name] = manifest.model_copy(update=update)
+    return found
+
+
+def tokenizer_info(steps: Sequence[PrepareStep], store: Store) -> TokenizerInfo:
+    """The tokenizer that `steps` made; it lies in `store.tokenizer(info.content)`."""
+    step = next(step for step in steps if step.action == "tokenizer")
+    return read_value(step.done(store), TokenizerInfo)
+
+
+class _Planner:
+    """Lays out the document steps; asking for one lays out what it needs first."""
+
+    def __init__(
+        self,
+        sources: Sequence[CuratedSource],
+        targets: Sequence[CuratedTarget],
+        others: Sequence[CuratedSource],
+        store: Store,
+        base: Path,
+    ) -> None:
+        for items in (sources, targets):
+            names = Counter(item.name for item in items)
+            if double := [name for name, count in names.items() if count > 1]:
+                raise SourceError(f"`{double[0]}`: named twice", hint="names must differ")
+        self.known = {source.name: source for source in (*others, *sources)}
+        self.store = store
+        self.base = base
+        self.steps: dict[tuple[str, str], PrepareStep] = {}
+        self.targets: list[str] = []
+        self.fingerprints: dict[str, str] = {}
+        self.read: dict[tuple[str, str], tuple[str, Split | None]] = {}
+
+    def target(self, target: CuratedTarget) -> None:
+        """Lays out the documents step of a target."""
+        if isinstance(target.read, PreparedReader):
+            raise SourceError(
+                f"target `{target.name}`: it reads the prepared documents of source"
+                f" `{target.read.source}`",
+                hint="a target reads its own documents: repeat the source's reader, with a split",
+            )
+        step = self._documents(target, target.steps, {}, ())
+        self.targets.append(step.id)
+
+    def source(self, name: str, waiting: tuple[str, ...]) -> PrepareStep:
+        """The documents step of a source; `waiting` are those that asked for it."""
+        if name in waiting:
+            raise SourceError(
+                f"source `{name}`: it needs itself ({' -> '.join([*waiting, name])})",
+                hint="let one of them read something else",
+            )
+        source = self.known.get(name)
+        if source is None:
+            raise SourceError(
+                f"source `{name}`: unknown" + (f", named by `{waiting[-1]}`" if waiting else ""),
+                hint=f"the sweep has: {', '.join(sorted(self.known))}",
+            )
+        if _key(source) not in self.steps:
+            needed = [source.read.source] if isinstance(source.read, PreparedReader) else []
+            needed += [step.positives for step in source.all_steps if isinstance(step, Annotate)]
+            upstream = {n: self.source(n, (*waiting, name)).id for n in needed}
+            compared = any(isinstance(step, Decontaminate) for step in source.all_steps)
+            against = tuple(sorted(self.targets)) if compared else ()
+            self._documents(source, source.all_steps, upstream, against)
+        return self.steps[_key(source)]
+
+    def refuse_targets_as_sources(self) -> None:
+        """No target may read the documents that a source reads, on the same side of a split."""
+        for (role, target), (content, side) in self.read.items():
+            for (other_role, source), (other, its_side) in self.read.items():
+                same = content == other and not _apart(side, its_side)
+                if role == "target" and other_role == "source" and same:
+                    raise SourceError(
+                        f"target `{target}`: it is also source `{source}`"
+                        " (the same documents, on the same side of the split)",
+                        hint="give them opposite parts of one split: part: train for the source,"
+                        " part: heldout for the target, equal fraction and salt",
+                    )
+
+    def _documents(
+        self,
+        item: CuratedSource | CuratedTarget,
+        steps: tuple[Step, ...],
+        upstream: dict[str, str],
+        against: tuple[str, ...],
+    ) -> PrepareStep:
+        read, base = item.read, str(self.base)
+        if isinstance(read, PreparedReader):
+            printed, content = "", address(["prepared", upstream[read.source]])
+        else:
+            printed = self._fingerprint(item)
+            # where a corpus lies is no part of what it is
+            fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
+            content = address([fields, printed])
+        self.read[_key(item)] = (content, item.split)
+        recipe = [
+            {**step.model_dump(), "positives": upstream[step.positives]}
+            if isinstance(step, Annotate)
+            else step.model_dump()
+            for step in steps
+        ]
+        split = item.split.model_dump() if item.split else None
+        step = PrepareStep(
+            id=address(["documents", RECIPE, content, split, recipe, against]),
+            label=f"documents of {item.name}",
+            needs=tuple(dict.fromkeys([*upstream.values(), *against])),
+            work=DocumentsWork(
+                name=item.name,
+                read=read,
+                split=item.split,
+                steps=steps,
+                upstream=upstream,
+                against=against,
+                base=base,
+                fingerprint=printed,
+            ),
+        )
+        self.steps[_key(item)] = step
+        return step
+
+    def _fingerprint(self, item: CuratedSource | CuratedTarget) -> str:
+        key = address(item.read)
+        if key not in self.fingerprints:
+            try:
+                self.fingerprints[key] = fingerprint(item.read, base=self.base, store=self.store)
+            except SourceError as error:
+                raise SourceError(
+                    f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+                ) from error
+        return self.fingerprints[key]
+
+
+def _tokenizer_step(
+    settings: TrainedTokenizer | ExistingTokenizer, documents: Sequence[str], base: Path
+) -> PrepareStep:
+    if isinstance(settings, TrainedTokenizer):
+        recipe: list[Any] = [settings.model_dump(exclude={"sources"}), sorted(documents)]
+        work = TokenizerWork(settings=settings, documents=tuple(sorted(documents)))
+        needs = tuple(dict.fromkeys(work.documents))
+    else:
+        path = base / Path(settings.path).expanduser()
+        path = path if path.exists() else hub_tokenizer(settings)
+        digest = hashlib.sha256(tokenizer_file(path).read_bytes()).hexdigest()
+        recipe = [settings.end_of_text, digest]
+        work = TokenizerWork(settings=settings, path=str(path))
+        needs = ()
+    return PrepareStep(
+        id=address(["tokenizer", RECIPE, settings.kind, recipe]),
+        label="tokenizer",
+        needs=needs,
+        work=work,
+    )
+
+
+def hub_tokenizer(settings: ExistingTokenizer) -> Path:
+    """Folder with the files of a hub tokenizer, fetched into the machine's cache if need be.
+
+    Raises:
+        SourceError: when it is neither here nor there.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                settings.path, revision=settings.revision, allow_patterns=["*token*.json"]
+            )
+        )
+    except Exception as error:  # its errors are httpx's, its own, OSError and ValueError
+        raise SourceError(
+            f"tokenizer {settings.path}: no such folder, and the hub does not answer for it:"
+            f" {str(error).splitlines()[0]}",
+            hint="correct tokenizer.path; relative paths start from the sweep file",
+        ) from error
+
+
+def _tokens_step(
+    item: CuratedSource | CuratedTarget, documents: PrepareStep, tokenizer: PrepareStep
+) -> PrepareStep:
+    return PrepareStep(
+        id=address(["tokens", RECIPE, documents.id, tokenizer.id, item.max_tokens]),
+        label=f"tokens of {item.name}",
+        needs=(documents.id, tokenizer.id),
+        work=TokensWork(
+            name=item.name,
+            role="target" if isinstance(item, CuratedTarget) else item.kind,
+            licence="" if isinstance(item, CuratedTarget) else item.licence,
+            documents=documents.id,
+            tokenizer=tokenizer.id,
+            max_tokens=item.max_tokens,
+        ),
+    )
+
+
+def _key(item: CuratedSource | CuratedTarget) -> tuple[str, str]:
+    return ("target" if isinstance(item, CuratedTarget) else "source", item.name)
+
+
+def _apart(one: Split | None, other: Split | None) -> bool:
+    """Whether two splits are the opposite sides of one."""
+    return (
+        one is not None
+        and other is not None
+        and (one.fraction, one.salt) == (other.fraction, other.salt)
+        and one.part != other.part
+    )
+
+
+def _added(measured: Cost, declared: Cost, ratio: float) -> Cost:
+    """`measured` plus `declared`, its per-token prices times the tokens read per token kept."""
+    prices = {
+        name: getattr(measured, name)
+        + getattr(declared, name) * (ratio if name.endswith("_per_token") else 1.0)
+        for name in Cost.model_fields
+    }
+    return Cost(**prices)

@@ -1,0 +1,277 @@
+"""One preparation step, carried out: what a worker process does with a `PrepareStep`.
+
+A step finds everything it needs in its own value and in the store, and leaves one folder that
+appears whole. Doing it again finds the folder; being killed leaves nothing that counts.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from anneal.curation.values import (
+    Annotate,
+    CurationRecord,
+    Decontaminate,
+    Deduplicate,
+    DocumentsWork,
+    PrepareStep,
+    StepRecord,
+    TokenizerWork,
+    TokensWork,
+    TrainedTokenizer,
+    WriteExercises,
+)
+from anneal.errors import SourceError
+from anneal.sources.documents import (
+    DOCUMENTS_FILE,
+    Document,
+    documents,
+    keep_side,
+    read_documents,
+    write_documents,
+)
+from anneal.sources.files import fingerprint
+from anneal.sources.values import Cost, PreparedReader
+from anneal.store import Store, read_value, write_value, writing
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) in bytes of text; total is 0 while it is not known."""
+
+
+def prepare(step: PrepareStep, store: Store, report: Report, *, threads: int | None = None) -> None:
+    """Carries out `step`, unless it is finished already; safe to kill at any time.
+
+    Args:
+        step: as `plan_preparation` laid it out; what it needs must be finished.
+        store: where everything is.
+        report: told of progress.
+        threads: for tokenizers; takes effect if set before this process first uses them.
+
+    Raises:
+        SourceError: unreadable input, or nothing left of it; input that changed since planning.
+        StoreError: the disk is full, or a needed step is not finished.
+    """
+    if step.done(store).exists():
+        return
+    if threads is not None:
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    step.done(store).parent.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if isinstance(step.work, DocumentsWork):
+            _documents(step, step.work, store, report)
+        elif isinstance(step.work, TokenizerWork):
+            _tokenizer(step, step.work, store)
+        else:
+            _tokens(step, step.work, store, report)
+    except SourceError as error:
+        raise SourceError(f"{step.label}: {error.what}", hint=error.hint) from error
+
+
+def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Report) -> None:
+    base = Path(work.base)
+    prepared = {name: store.documents(id) for name, id in work.upstream.items()}
+    if work.fingerprint and fingerprint(work.read, base=base, store=store) != work.fingerprint:
+        raise SourceError(
+            "the input changed while the sweep was running", hint="run the sweep again"
+        )
+    left_out: Counter[str] = Counter()
+    with writing(store.documents(step.id)) as folder:
+        chain = _Chain(work, store, folder)
+        read = Meter(
+            keep_side(
+                documents(work.read, base=base, prepared=prepared, dropped=left_out), work.split
+            ),
+            report,
+        )
+        count, size = write_documents(folder / DOCUMENTS_FILE, chain.run(read))
+        if count == 0:
+            raise SourceError(
+                f"none of {read.documents} documents is left"
+                f" ({', '.join(f'{r}: {n}' for r, n in chain.dropped.items()) or 'split'})",
+                hint="loosen its steps or its split, or give it more documents",
+            )
+        upstream: tuple[StepRecord, ...] = ()
+        if isinstance(work.read, PreparedReader):
+            path = prepared[work.read.source] / "curation.json"
+            record = read_value(path, CurationRecord)
+            upstream = (*record.upstream, *record.steps)
+        notes: dict[str, str | int | float] = {"kept_bytes_share": round(size / read.bytes, 4)}
+        for record_of_step in chain.records():
+            notes |= record_of_step.notes
+        write_value(
+            folder / "curation.json",
+            CurationRecord(
+                documents=count,
+                bytes=size,
+                read=read.documents,
+                read_bytes=read.bytes,
+                left_out=dict(left_out),
+                dropped=chain.dropped,
+                steps=tuple(chain.records()),
+                upstream=upstream,
+                notes=notes,
+            ),
+        )
+
+
+class Meter:
+    """Counts what passes through a stream."""
+
+    def __init__(self, stream: Iterable[Document], report: Report | None = None) -> None:
+        self.stream = stream
+        self.report = report
+        self.documents = 0
+        self.bytes = 0
+        self.seconds = 0.0
+        """Processor seconds spent inside this stream and those before it."""
+
+    def __iter__(self) -> Iterator[Document]:
+        stream = iter(self.stream)
+        while True:
+            started = time.process_time()
+            document = next(stream, None)
+            self.seconds += time.process_time() - started
+            if document is None:
+                return
+            self.documents += 1
+            self.bytes += len(document.text.encode())
+            if self.report is not None and self.documents % 64 == 0:
+                self.report(self.bytes, 0)
+            yield document
+
+
+class _Chain:
+    """The steps of one source, each metered: a step's time is its stream's less the one before."""
+
+    def __init__(self, work: DocumentsWork, store: Store, folder: Path) -> None:
+        self.work = work
+        self.store = store
+        self.folder = folder
+        self.meters: list[Meter] = []
+        self.drops: list[Counter[str]] = []
+        self.annotated: dict[int, StepRecord] = {}
+
+    def run(self, read: Meter) -> Iterator[Document]:
+        """The documents after all steps."""
+        self.meters = [read]
+        for number, step in enumerate(self.work.steps):
+            before = self.meters[-1]
+            dropped: Counter[str] = Counter()
+            self.drops.append(dropped)
+            if isinstance(step, Annotate):
+                stream = self._annotated(number, step, before, dropped)
+            elif isinstance(step, WriteExercises):
+                from anneal.curation.exercises import write_exercises
+
+                stream = write_exercises(before, step, dropped)
+            elif isinstance(step, Deduplicate):
+                from anneal.curation.dedup import deduplicate
+
+                stream = deduplicate(before, step, dropped)
+            else:
+                stream = self._decontaminated(step, before, dropped)
+            self.meters.append(Meter(stream))
+        return iter(self.meters[-1])
+
+    def _annotated(
+        self, number: int, step: Annotate, before: Meter, dropped: Counter[str]
+    ) -> Iterator[Document]:
+        from anneal.curation.quality import annotate
+
+        good = self.store.documents(self.work.upstream[step.positives])
+        with tempfile.TemporaryDirectory(dir=self.folder) as spool:
+            stream, self.annotated[number] = annotate(
+                before, step, lambda: read_documents(good), spool=Path(spool), dropped=dropped
+            )
+            yield from stream
+
+    def _decontaminated(
+        self, step: Decontaminate, before: Meter, dropped: Counter[str]
+    ) -> Iterator[Document]:
+        from anneal.curation.decontaminate import TargetIndex, decontaminate
+
+        folders = [self.store.documents(id) for id in self.work.against]
+        texts = (document.text for folder in folders for document in read_documents(folder))
+        return decontaminate(before, step, TargetIndex(texts, step.ngram), dropped)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        return dict(sum(self.drops, Counter[str]()))
+
+    def records(self) -> list[StepRecord]:
+        """What each step did, once the stream is used up."""
+        found = []
+        for number, step in enumerate(self.work.steps):
+            before, after = self.meters[number], self.meters[number + 1]
+            update = {
+                "documents": before.documents,
+                "kept": after.documents,
+                "bytes": before.bytes,
+                "kept_bytes": after.bytes,
+                "dropped": dict(self.drops[number]),
+            }
+            record = self.annotated.get(number)
+            if record is None:
+                update["seconds"] = max(0.0, after.seconds - before.seconds)
+                record = StepRecord(step=step.kind, documents=0, kept=0, bytes=0, kept_bytes=0)
+            found.append(record.model_copy(update=update))
+        return found
+
+
+def _tokenizer(step: PrepareStep, work: TokenizerWork, store: Store) -> None:
+    from anneal.sources.tokenizer import INFO_FILE, import_tokenizer, train_tokenizer
+
+    with writing(store.tokenizer(step.id)) as scratch:
+        made = scratch / "made"
+        made.mkdir()
+        if isinstance(work.settings, TrainedTokenizer):
+            info = train_tokenizer(
+                [read_documents(store.documents(id)) for id in work.documents],
+                made,
+                vocabulary=work.settings.vocabulary,
+                sample_bytes=work.settings.sample_bytes,
+            )
+        else:
+            info = import_tokenizer(Path(work.path), made, end_of_text=work.settings.end_of_text)
+        with writing(store.tokenizer(info.content)) as folder:
+            for path in sorted(made.iterdir()):
+                os.replace(path, folder / path.name)
+        made.rmdir()
+        write_value(scratch / INFO_FILE, info)
+
+
+def _tokens(step: PrepareStep, work: TokensWork, store: Store, report: Report) -> None:
+    from anneal.sources.tokenize import Provenance, tokenize
+    from anneal.sources.tokenizer import INFO_FILE, TokenizerInfo
+
+    info = read_value(store.tokenizer(work.tokenizer) / INFO_FILE, TokenizerInfo)
+    folder = store.documents(work.documents)
+    record = read_value(folder / "curation.json", CurationRecord)
+    tokenize(
+        lambda: read_documents(folder),
+        store.tokenizer(info.content),
+        store,
+        step.id,
+        provenance=Provenance(
+            name=work.name,
+            kind=work.role,
+            documents_address=work.documents,
+            bytes=record.bytes,
+            dropped=record.dropped,
+            licence=work.licence or "unknown",
+            paid=Cost(
+                seconds_fixed=record.total("seconds_fixed"),
+                seconds_per_token=record.total("seconds"),
+                flops_fixed=record.total("flops_fixed"),
+                flops_per_token=record.total("flops"),
+            ),
+            notes=record.notes,
+        ),
+        max_tokens=work.max_tokens,
+        report=report,
+    )

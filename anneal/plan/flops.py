@@ -1,0 +1,28 @@
+"""How much arithmetic training costs.
+
+Training takes 6 N D FLOPs: two per parameter and token forward, four backward (Kaplan et al.,
+arXiv 2001.08361, section 2.1; Hoffmann et al., arXiv 2203.15556). N counts every parameter, a tied
+embedding once: the head is a real product, and for the input embedding of an untied model this
+errs on the dear side. Attention's quadratic term is left out, as in both papers; it is below
+a tenth while the sequence is shorter than the width of the model times four.
+"""
+
+from __future__ import annotations
+
+from anneal.plan.values import LlamaShape
+
+TRAINING_FORMULA = "6 x parameters x tokens"
+
+
+def training_flops(parameters: int, tokens: float) -> float:
+    """FLOPs of training a model of `parameters` on `tokens`."""
+    return 6.0 * parameters * tokens
+
+
+def llama_parameters(shape: LlamaShape, vocabulary: int) -> int:
+    """Parameters of a Llama model: as many as transformers makes, without making it."""
+    width, kv_width = shape.hidden, shape.hidden // shape.heads * shape.kv_heads
+    attention = 2 * width * width + 2 * width * kv_width
+    layer = attention + 3 * width * shape.feed_forward + 2 * width
+    embeddings = vocabulary * width * (1 if shape.tied else 2)
+    return embeddings + shape.layers * layer + width

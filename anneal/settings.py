@@ -1,0 +1,131 @@
+"""Settings: a sweep file and overrides in, one checked `Sweep` value out.
+
+Hydra composes: the user's sweep file, from any folder, is the primary config; `conf/` supplies the
+groups it picks from, and folders beside the sweep file can add to them; words like
+`budget.seeds=5` override. Pydantic checks. Below this module nobody knows that Hydra exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from anneal.errors import SettingsError
+from anneal.sweep.values import Sweep
+
+_HERE = Path(__file__).resolve().parent
+
+
+def folder(name: str) -> Path:
+    """`conf` or `sweeps`: inside the package in a wheel, beside it in a checkout."""
+    inside = _HERE / name
+    return inside if inside.is_dir() else _HERE.parent / name
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Sweep:
+    """Composes and checks a sweep.
+
+    Args:
+        path: the sweep file; None is the embedded demo.
+        overrides: Hydra overrides, `key=value`.
+
+    Raises:
+        SettingsError: naming the key, what was there, and what could be.
+    """
+    file = (path or folder("sweeps") / "demo.yaml").absolute()
+    if not file.is_file():
+        raise SettingsError(
+            f"sweep {path}: no such file",
+            hint="give a sweep file, or none for the demo; see sweeps/ for examples",
+        )
+    plain = _compose(file, overrides)
+    for group in ("source", "replay", "target"):
+        plain[group] = _named(plain.get(group), group, file)
+    plain.setdefault("name", file.stem)
+    plain["folder"] = str(file.parent)
+    try:
+        return Sweep.model_validate(plain)
+    except ValidationError as error:
+        raise _explained(error, file) from None
+
+
+def _compose(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(file.parent), version_base="1.3"):
+            config = compose(
+                file.stem, [f"hydra.searchpath=[file://{folder('conf')}]", *overrides]
+            )
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        known = [line for line in lines[1:] if line and not line.startswith("Set the env")]
+        raise SettingsError(
+            f"sweep {file}: {lines[0] if lines else type(error).__name__}",
+            hint="; ".join(known)[:600] or "see conf/ for groups and their options",
+        ) from None
+    finally:
+        GlobalHydra.instance().clear()
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _named(group: Any, word: str, file: Path) -> list[dict[str, Any]]:
+    """`{name: {...}}` -> `[{name, ...}]`: the key is the name."""
+    if group is None:
+        return []
+    if not isinstance(group, dict) or not all(isinstance(v, dict) for v in group.values()):
+        raise SettingsError(
+            f"sweep {file}: `{word}` must map names to settings, got {group!r}"[:300],
+            hint=f"pick from conf/{word}/ in the defaults list, or write `{word}: {{NAME: {{...}}}}`",
+        )
+    return [{"name": str(name), **value} for name, value in group.items()]
+
+
+def _explained(error: ValidationError, file: Path) -> SettingsError:
+    """The first of pydantic's complaints, in our words, with near misses as the hint."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"])
+    got = repr(first.get("input"))
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        near = difflib.get_close_matches(key, _fields(), n=3, cutoff=0.5)
+        what = f"sweep {file}: unknown key `{where}` (got {got[:80]})"
+        hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "delete it"
+    elif first["type"] == "missing":
+        what, hint = f"sweep {file}: `{where}` is missing", "add it"
+    else:
+        what = f"sweep {file}: `{where}`: {first['msg']} (got {got[:80]})"
+        hint = "correct the value"
+    more = f"; {len(problems) - 1} more problem(s) in this file" if len(problems) > 1 else ""
+    return SettingsError(what, hint=hint + more)
+
+
+def _fields() -> list[str]:
+    """Names that could have stood where an unknown key stands."""
+    from pydantic import BaseModel
+
+    names: list[str] = []
+    pending: list[Any] = [Sweep]
+    seen: set[Any] = set()
+    while pending:
+        kind = pending.pop()
+        for inner in getattr(kind, "__args__", ()):
+            pending.append(inner)
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
+            seen.add(kind)
+            names += kind.model_fields
+            pending += [field.annotation for field in kind.model_fields.values()]
+    return names

@@ -1,0 +1,95 @@
+"""The sweep: the question asked, everything in one value."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings
+from anneal.plan.budget import Budget, Prices
+from anneal.plan.runs import Anneal
+from anneal.plan.values import Checkpoint, LlamaShape, Means, Optimiser, Schedule
+from anneal.values import Value
+
+
+class BaseTraining(Value):
+    """How a base made here is trained: on replay text, warm-up then constant, kept undecayed."""
+
+    tokens: int = Field(1_500_000, gt=0)
+    batch: int = Field(8, gt=0)
+    sequence: int = Field(256, gt=1)
+    schedule: Schedule = Schedule(kind="constant", warmup=0.02)
+
+
+class LawSettings(Value):
+    """Which laws are tried, and how their uncertainty is made."""
+
+    forms: tuple[str, ...] = Field(min_length=1)
+    """Names from `laws.FORMS`; the one that predicts the held-out largest budget best is used."""
+    draws: int = Field(400, ge=20)
+    """Bootstrap draws."""
+    guard_form: str = "log_linear"
+    level: float = Field(0.9, gt=0.5, lt=1)
+    """Level of every interval."""
+
+
+class AllocationSettings(Value):
+    """How the real budget is to be split."""
+
+    guard_probability: float = Field(0.9, gt=0, lt=1)
+    """Every guard must stay within its limit with at least this probability."""
+    current: dict[str, float] = {}
+    """The mix in use today, as shares of source tokens: compared with the recommendation."""
+
+
+class LauncherSettings(Value):
+    """Where runs execute."""
+
+    kind: Literal["local"] = "local"
+    slots: int | Literal["auto"] = "auto"
+    """Workers at once; auto is one per GPU, or one per CPU core divided by `engine.threads`."""
+    retries: int = Field(2, ge=0)
+    """Of infrastructure failures only."""
+    fail_fast: bool = False
+    max_failures: int | None = Field(None, gt=0)
+
+
+class Sweep(Value):
+    """One question with everything needed to answer it."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w.-]+$")
+    question: str = Field(min_length=1)
+    folder: str
+    """Folder of the sweep file: what relative paths are relative to."""
+    store: str = "store"
+    seed: int = Field(0, ge=0)
+    source: tuple[CuratedSource, ...] = Field(min_length=1)
+    replay: tuple[CuratedSource, ...] = Field(min_length=1, max_length=1)
+    target: tuple[CuratedTarget, ...] = Field(min_length=1)
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    model: LlamaShape | Checkpoint = Field(discriminator="kind")
+    base: BaseTraining = BaseTraining()
+    budget: Budget
+    phase: Anneal = Anneal()
+    optimiser: Optimiser = Optimiser()
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    score_sequence: int = Field(256, gt=1)
+    prices: Prices
+    law: LawSettings
+    allocation: AllocationSettings = AllocationSettings()
+    launcher: LauncherSettings = LauncherSettings()
+    engine: Means = Means()
+
+    @model_validator(mode="after")
+    def _names(self) -> Sweep:
+        names = [s.name for s in (*self.source, *self.replay, *self.target)]
+        double = {n for n in names if names.count(n) > 1}
+        if double:
+            raise ValueError(f"named twice: {', '.join(sorted(double))}")
+        if all(t.guard for t in self.target):
+            raise ValueError("every target is a guard: there is nothing to aim at")
+        unknown = set(self.allocation.current) - {s.name for s in self.source}
+        if unknown:
+            raise ValueError(f"allocation.current names no source: {', '.join(sorted(unknown))}")
+        return self

@@ -1,0 +1,221 @@
+"""The engine: one optimiser step on one batch, on whatever hardware there is.
+
+`TorchEngine` keeps fp32 master weights and Adam moments. In bfloat16 the model itself is a bf16
+copy: forward and backward run in bf16, gradients are summed in fp32, the masters are updated, and
+the copy is made anew; so small updates are never lost to rounding, as in DeepSpeed's bf16 engine.
+"""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from anneal.plan.values import Means, Optimiser
+from anneal.training import model as models
+from anneal.training.loss import summed_loss, tiled_cross_entropy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TILE = {"cpu": 128, "cuda": 4096}
+"""Tokens of a loss tile: on a CPU about what stays in its cache with 4k-8k entries (measured)."""
+
+
+class Engine(ABC):
+    """Weights, moments and the arithmetic on them."""
+
+    model: PreTrainedModel
+    parameters: int
+    device: torch.device
+
+    @abstractmethod
+    def step(self, rows: Any, learning_rate: float) -> tuple[Tensor, Tensor]:
+        """Trains on one batch.
+
+        Args:
+            rows: (batch, sequence + 1) int64 token ids.
+            learning_rate: of this step.
+
+        Returns:
+            Mean loss (nats per token) and gradient norm before clipping, as scalars that may
+            still be on the device.
+        """
+
+    @abstractmethod
+    def score(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Sum of losses (nats) over labels that are not `IGNORED`: (n, sequence) each."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """fp32 master weights by name, on the CPU."""
+
+    @abstractmethod
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's moments and step counts by name, on the CPU."""
+
+    @abstractmethod
+    def load(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
+        """Sets weights and moments; None resets the moments."""
+
+
+class TorchEngine(Engine):
+    """One process, one device.
+
+    Args:
+        model: fp32 weights on the CPU; it is taken over.
+        optimiser: AdamW's settings; weight decay is off on vectors (norms) and embeddings.
+        precision: what forward and backward run in.
+        means: device, compilation, micro-batch.
+        sequence: tokens a sequence (chooses the attention).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        optimiser: Optimiser,
+        *,
+        precision: str,
+        means: Means,
+        sequence: int,
+    ) -> None:
+        self.device = pick_device(means)
+        self.compiled = pick_compile(means, self.device)
+        self.parameters = models.parameter_count(model)
+        self.optimiser = optimiser
+        self.micro_batch = means.micro_batch
+        self.tile = TILE[self.device.type]
+        model.set_attn_implementation(models.attention_for(self.device, sequence))
+        model.to(device=self.device, dtype=getattr(torch, precision))
+        model.train()
+        self.model = model
+        self.names = [n for n, _ in model.named_parameters()]
+        self.copies = [p for _, p in model.named_parameters()]
+        self.mixed = precision != "float32"
+        self.masters = [
+            torch.nn.Parameter(p.detach().float()) if self.mixed else p for p in self.copies
+        ]
+        for master in self.masters:
+            master.grad = torch.zeros_like(master)
+        embedding = models.head(model)
+        inputs = model.get_input_embeddings().weight
+        self.decayed = [
+            m
+            for m, p in zip(self.masters, self.copies, strict=True)
+            if p.dim() > 1 and p is not embedding and p is not inputs
+        ]
+        self.adam = self._adam()
+        body = models.body(model)
+        self.body = torch.compile(body, dynamic=False) if self.compiled else body
+
+    def _adam(self) -> torch.optim.AdamW:
+        decayed = {id(p) for p in self.decayed}
+        rest = [p for p in self.masters if id(p) not in decayed]
+        return torch.optim.AdamW(
+            [
+                {"params": self.decayed, "weight_decay": self.optimiser.weight_decay},
+                {"params": rest, "weight_decay": 0.0},
+            ],
+            lr=1.0,
+            betas=(self.optimiser.beta1, self.optimiser.beta2),
+            eps=self.optimiser.epsilon,
+            fused=True,
+        )
+
+    def step(self, rows: Any, learning_rate: float) -> tuple[Tensor, Tensor]:
+        batch = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        tokens = batch.shape[0] * (batch.shape[1] - 1)
+        loss = torch.zeros((), device=self.device)
+        for part in batch.split(self.micro_batch or len(batch)):
+            hidden = self._hidden(part[:, :-1])
+            partial = tiled_cross_entropy(
+                hidden, models.head(self.model), part[:, 1:].reshape(-1), tile=self.tile
+            )
+            (partial / tokens).backward()  # type: ignore[no-untyped-call]
+            loss += partial.detach()
+            self._gather()
+        grads = [m.grad for m in self.masters if m.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        torch.nn.utils.clip_grads_with_norm_(self.masters, self.optimiser.clip, norm)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
+        self.adam.step()
+        torch._foreach_zero_(grads)
+        self._refresh()
+        return loss / tokens, norm
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        out = self.body(input_ids=inputs, use_cache=False).last_hidden_state
+        hidden: Tensor = out.reshape(-1, out.shape[-1])
+        return hidden
+
+    def _gather(self) -> None:
+        """Adds the bf16 gradients of one micro-batch to the fp32 ones."""
+        if not self.mixed:
+            return
+        for master, copy in zip(self.masters, self.copies, strict=True):
+            if master.grad is not None and copy.grad is not None:
+                master.grad += copy.grad
+                copy.grad = None
+
+    def _refresh(self) -> None:
+        """Makes the bf16 copy anew from the masters."""
+        if self.mixed:
+            with torch.no_grad():
+                torch._foreach_copy_(self.copies, self.masters)
+
+    @torch.no_grad()
+    def score(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        hidden = self._hidden(inputs.to(self.device))
+        head = models.head(self.model)
+        return summed_loss(hidden, head, labels.to(self.device).reshape(-1), tile=self.tile)
+
+    def weights(self) -> dict[str, Tensor]:
+        pairs = zip(self.names, self.masters, strict=True)
+        return {n: m.detach().to("cpu", copy=True) for n, m in pairs}
+
+    def moments(self) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        for name, master in zip(self.names, self.masters, strict=True):
+            for key, value in self.adam.state.get(master, {}).items():
+                out[f"{name}/{key}"] = value.detach().to("cpu", copy=True)
+        return out
+
+    def load(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
+        with torch.no_grad():
+            for name, master in zip(self.names, self.masters, strict=True):
+                master.copy_(weights[name])
+                if master.grad is not None:
+                    master.grad.zero_()
+        self.adam.state.clear()
+        for name, master in zip(self.names, self.masters, strict=True):
+            state = dict(_states(name, moments or {}))
+            if state:
+                self.adam.state[master] = {
+                    k: v.to(self.device, copy=True) for k, v in state.items()
+                }
+        self._refresh()
+
+
+def _states(name: str, moments: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for key in ("step", "exp_avg", "exp_avg_sq"):
+        if f"{name}/{key}" in moments:
+            yield key, moments[f"{name}/{key}"]
+
+
+def pick_device(means: Means) -> torch.device:
+    """The device that `means` asks for; `auto` is a GPU where there is one."""
+    if means.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(means.device)
+
+
+def pick_compile(means: Means, device: torch.device) -> bool:
+    """Whether to compile: `auto` where the compiler that is needed is found."""
+    if means.compile == "auto":
+        return device.type == "cuda" or shutil.which("g++") is not None
+    return means.compile == "on"

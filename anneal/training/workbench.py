@@ -1,0 +1,148 @@
+"""The workbench: what a warm worker keeps between runs.
+
+Importing torch, loading the base and compiling take longer than a small micro-anneal itself. So a
+worker keeps its engines (compiled for one shape), the weights that runs start from, and the
+opened token files, and each run only sets the weights back to its start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from anneal.errors import TrainingError
+from anneal.plan.values import Checkpoint, FromRun, LlamaShape, Means, RunSpec, RunTask
+from anneal.sources.tokenize import Manifest, TokenizerInfo, open_tokens
+from anneal.store import Store, read_value
+from anneal.training import checkpoint
+from anneal.training import model as models
+from anneal.training.engine import Engine, TorchEngine
+from anneal.values import address
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+State = tuple[dict[str, Tensor], dict[str, Tensor] | None]
+
+
+class Workbench:
+    """Engines, starts and tokens, made once and used by many runs."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Engine] = {}
+        self._starts: dict[str, State] = {}
+        self._tokens: dict[str, list[Any]] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._tokenizers: dict[str, TokenizerInfo] = {}
+
+    def manifest(self, folder: str, store: Store) -> Manifest:
+        """The manifest in a token folder of the store."""
+        if folder not in self._manifests:
+            path = store.tokens(folder) / "manifest.json"
+            self._manifests[folder] = read_value(path, Manifest)
+        return self._manifests[folder]
+
+    def end_of_text(self, tokenizer: str, store: Store) -> int:
+        """The tokenizer's end-of-text id."""
+        if tokenizer not in self._tokenizers:
+            path = store.tokenizer(tokenizer) / "tokenizer_info.json"
+            self._tokenizers[tokenizer] = read_value(path, TokenizerInfo)
+        return self._tokenizers[tokenizer].end_of_text
+
+    def tokens(self, task: RunTask, store: Store) -> dict[str, list[Any]]:
+        """Opened shards of everything the run reads, by content address.
+
+        Raises:
+            TrainingError: when a folder holds other tokens than the spec names.
+        """
+        for content, folder in task.tokens.items():
+            if content in self._tokens:
+                continue
+            manifest = self.manifest(folder, store)
+            if manifest.content != content or manifest.tokenizer != task.spec.tokenizer:
+                raise TrainingError(
+                    f"{store.tokens(folder)}: holds {manifest.content} of tokenizer "
+                    f"{manifest.tokenizer}, the run wants {content} of {task.spec.tokenizer}",
+                    hint="plan the sweep again",
+                )
+            self._tokens[content] = list(open_tokens(store.tokens(folder), manifest))
+        return {content: self._tokens[content] for content in task.tokens}
+
+    def engine(self, task: RunTask, store: Store) -> Engine:
+        """An engine of the right shape, with whatever weights it had last."""
+        spec, means = task.spec, task.means
+        key = f"{self._shape(spec, store)}/{_engine_key(spec, means)}"
+        if key not in self._engines:
+            self._engines.clear()  # one at a time: each holds weights and moments
+            model = self._model(spec, store)
+            if model.get_input_embeddings().weight.shape[0] < spec.vocabulary:
+                raise TrainingError(
+                    f"tokenizer {spec.tokenizer} has {spec.vocabulary} entries, the base only "
+                    f"{model.get_input_embeddings().weight.shape[0]}",
+                    hint="tokenise with the base's own tokenizer",
+                )
+            sequence = spec.phases[0].sequence if spec.phases else spec.score_sequence
+            self._engines[key] = TorchEngine(
+                model, spec.optimiser, precision=spec.precision, means=means, sequence=sequence
+            )
+        return self._engines[key]
+
+    def start(self, task: RunTask, store: Store) -> State:
+        """Weights and moments the run starts from."""
+        spec = task.spec
+        reset = bool(spec.phases) and spec.phases[0].optimiser_state == "reset"
+        key = address(spec.start) + (f"/{spec.seed}" if _is_fresh(spec) else "")
+        if key not in self._starts:
+            self._starts.clear()
+            if isinstance(spec.start, FromRun):
+                self._starts[key] = checkpoint.load_weights(_weights(spec.start, store))
+            else:
+                model = self._model(spec, store)
+                weights = {n: p.detach() for n, p in model.named_parameters()}
+                self._starts[key] = (weights, None)
+        weights, moments = self._starts[key]
+        return weights, None if reset else moments
+
+    def _model(self, spec: RunSpec, store: Store) -> PreTrainedModel:
+        match spec.start:
+            case LlamaShape():
+                return models.llama(spec.start, vocabulary=spec.vocabulary, seed=spec.seed)
+            case Checkpoint():
+                return models.checkpoint(spec.start)
+            case FromRun():
+                return models.weights_folder(_weights(spec.start, store))
+
+    def _shape(self, spec: RunSpec, store: Store) -> str:
+        start = spec.start
+        while isinstance(start, FromRun):  # the shape is its ancestor's: no compiling anew
+            start = read_value(store.run(start.run) / "task.json", RunTask).spec.start
+        return address(start)
+
+
+def _is_fresh(spec: RunSpec) -> bool:
+    return isinstance(spec.start, LlamaShape)
+
+
+def _weights(start: FromRun, store: Store) -> Path:
+    folder = store.run(start.run) / "weights"
+    if not folder.is_dir():
+        raise TrainingError(
+            f"run {start.run}: its weights are not in the store",
+            hint="run the sweep again: it trains the base first",
+        )
+    return folder
+
+
+def _engine_key(spec: RunSpec, means: Means) -> str:
+    """What two runs must share to use one engine, one after the other, without compiling anew."""
+    batch = spec.phases[0].batch if spec.phases else 0
+    sequence = spec.phases[0].sequence if spec.phases else spec.score_sequence
+    return address(
+        [
+            spec.optimiser.model_dump(mode="json"),
+            means.model_dump(mode="json", include={"device", "compile", "micro_batch"}),
+            [spec.precision, spec.vocabulary, batch, sequence],
+        ]
+    )
