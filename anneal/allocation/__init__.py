@@ -1,0 +1,35 @@
+"""Allocation: laws, costs and limits in; tokens per source out, with how sure that is.
+
+problem = Problem(supplies, ensemble, budget=4e6, noise=noise_floor(points).sd, replay=0.25)
+answer = allocate(problem, rng=np.random.default_rng(0))
+answer.shares, answer.verdict, answer.reason
+"""
+
+from anneal.allocation.decide import allocate
+from anneal.allocation.mixture import guard_score, mixture_score
+from anneal.allocation.problem import Guard, Problem, Supply
+from anneal.allocation.values import (
+    Allocation,
+    Change,
+    Interval,
+    Limit,
+    Row,
+    Verdict,
+    Versus,
+)
+
+__all__ = [
+    "Allocation",
+    "Change",
+    "Guard",
+    "Interval",
+    "Limit",
+    "Problem",
+    "Row",
+    "Supply",
+    "Verdict",
+    "Versus",
+    "allocate",
+    "guard_score",
+    "mixture_score",
+]
