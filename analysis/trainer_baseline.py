@@ -100,7 +100,7 @@ def main(path: str, threads: int) -> None:
         shifted = np.concatenate([inputs[:, :1], labels], axis=1)
         with_end = np.concatenate([inputs, labels[:, -1:].clip(0)], axis=1)
         found = trainer.evaluate(Rows(with_end, shifted))
-        bytes_ = bench.manifest(task.tokens[target.content], store).bytes
+        bytes_ = bench.manifest(target.content, store).bytes
         scores[target.name] = found["eval_loss"] * len(whole) / math.log(2) / bytes_
     done = time.perf_counter()
     print(

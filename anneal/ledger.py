@@ -91,9 +91,9 @@ def _row(run: PlannedRun, result: Result) -> dict[str, Any]:
         "device": result.device,
         "code": result.code,
         "versions": " ".join(f"{k} {v}" for k, v in sorted(result.versions.items())),
-        "shares": " ".join(f"{k}={v / max(result.tokens, 1):.4f}" for k, v in sorted(
-            result.source_tokens.items()
-        )),
+        "shares": " ".join(
+            f"{k}={v / max(result.tokens, 1):.4f}" for k, v in sorted(result.source_tokens.items())
+        ),
         "finished": result.finished,
     }
     for name, score in result.scores.items():

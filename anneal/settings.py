@@ -64,9 +64,7 @@ def _compose(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(file.parent), version_base="1.3"):
-            config = compose(
-                file.stem, [f"hydra.searchpath=[file://{folder('conf')}]", *overrides]
-            )
+            config = compose(file.stem, [f"hydra.searchpath=[file://{folder('conf')}]", *overrides])
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -88,7 +86,7 @@ def _named(group: Any, word: str, file: Path) -> list[dict[str, Any]]:
     if not isinstance(group, dict) or not all(isinstance(v, dict) for v in group.values()):
         raise SettingsError(
             f"sweep {file}: `{word}` must map names to settings, got {group!r}"[:300],
-            hint=f"pick from conf/{word}/ in the defaults list, or write `{word}: {{NAME: {{...}}}}`",
+            hint=f"pick from conf/{word}/ in the defaults, or write `{word}: {{NAME: {{...}}}}`",
         )
     return [{"name": str(name), **value} for name, value in group.items()]
 

@@ -6,7 +6,7 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
 
     store/
       lock                    held while a sweep runs
-      fingerprints/           content of input files by (path, size, mtime), so a re-run reads nothing
+      fingerprints/           content of input files by (path, size, mtime): a re-run reads none
       documents/<address>/    curated documents of a source: documents.jsonl.zst, curation.json last
       tokenizers/<address>/   tokenizer.json, tokenizer_info.json last
       tokens/<address>/       shards of a source or target: *.bin, documents.npy, manifest.json last

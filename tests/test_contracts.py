@@ -93,7 +93,9 @@ def test_every_option_of_every_group_composes():
                 assert settings.load(None, words).name == "demo"
 
 
-@pytest.mark.parametrize("sweep", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "sweep", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_sweeps_compose_and_say_question_cost_and_command(sweep):
     ask = settings.load(sweep)
     assert ask.question
@@ -178,4 +180,3 @@ def test_sweep_files_work_from_any_folder(tmp_path):
     ask = settings.load(tmp_path / "mine.yaml", ["budget.seeds=7"])
     assert (ask.name, ask.question, ask.budget.seeds) == ("mine", "mine?", 7)
     assert [s.name for s in ask.source] == ["stdlib"]
-

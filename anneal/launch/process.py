@@ -69,7 +69,7 @@ class Worker:
                 # Ctrl-C in a terminal goes to the launcher alone, which lets workers save.
                 start_new_session=True,
             )
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._in = self._process.stdin
         self._out = self._process.stdout
         os.set_blocking(self._out.fileno(), False)

@@ -277,7 +277,7 @@ def evaluate(
         by_floor, by_scale = np.ones_like(above), above
         by_log_amount = -above * exponent
     else:
-        assert frame.anchor is not None  # noqa: S101 - Frame.of refuses the form without it
+        assert frame.anchor is not None
         reach = amount / np.exp(theta[:, own_scale])
         depth = np.log1p(reach)
         shrink = np.exp(-exponent * depth)

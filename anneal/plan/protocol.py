@@ -147,7 +147,7 @@ class TaskFailed(Exception):
 class Report:
     """What a handle is given to say how far it is, and to learn that it should stop."""
 
-    def __init__(self, worker: _Worker, task: str) -> None:
+    def __init__(self, worker: _Worker | _Person, task: str) -> None:
         self._worker = worker
         self._task = task
         self._sent = 0.0
@@ -210,6 +210,51 @@ def serve(handle: Handle, *, warm: Callable[[], None] | None = None, saves: bool
     except Stopped:
         return PREEMPTED
     return 0
+
+
+def alone(handle: Handle, spec: str) -> int:
+    """Carries out one task for a person, who sees progress on standard error.
+
+    SIGTERM and Ctrl-C have it save its work, as a launcher's SIGTERM would.
+
+    Returns:
+        0, or 75 when it was told to stop.
+
+    Raises:
+        Whatever the handle raises; `TaskFailed` as an `AnnealError`.
+    """
+    listener = _Person()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, listener.stop)
+    try:
+        handle(spec, Report(listener, "task"))
+    except Stopped:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return PREEMPTED
+    except TaskFailed as error:
+        raise AnnealError(f"{spec}: {error.kind}: {error}") from error
+    return 0
+
+
+class _Person:
+    """Shows progress once a second."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._said = 0.0
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def say(self, message: Value) -> None:
+        now = time.monotonic()
+        if isinstance(message, Progress) and now - self._said >= 1.0:
+            self._said = now
+            part = f"{message.done / message.total:.0%}" if message.total else f"{message.done:,}"
+            loss = f", loss {message.loss:.4f}" if message.loss is not None else ""
+            rate = message.tokens_per_second
+            speed = f", {rate:,.0f} tokens/s" if rate is not None else ""
+            print(f"{part}{loss}{speed}", file=sys.stderr)
 
 
 def failure_class(error: BaseException) -> FailureClass:

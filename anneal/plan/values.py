@@ -1,7 +1,7 @@
 """The words of a plan: budgets, phases, runs and results.
 
-`RunSpec` says **what** is trained (hashed: it is the run's identity); `Means` says **how** (recorded,
-not hashed); `Result` says what was measured, with its evidence.
+`RunSpec` says **what** is trained (hashed: it is the run's identity); `Means` says **how**
+(recorded, not hashed); `Result` says what was measured, with its evidence.
 """
 
 from __future__ import annotations
@@ -164,6 +164,12 @@ class RunSpec(Value):
         """Content address: the same whatever the sweep, machine or display name."""
         return address(self)
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Content addresses of all tokens it reads, each once."""
+        read = [portion.content for phase in self.phases for portion in phase.mixture]
+        return tuple(dict.fromkeys([*read, *(target.content for target in self.targets)]))
+
 
 class Means(Value):
     """How runs are carried out: recorded in the result, never part of a run's identity."""
@@ -180,6 +186,7 @@ class Means(Value):
     """Time between checkpoints; 0 is every step."""
     keep_weights: bool = False
     """Keep the final weights and moments, so that other runs can start from them."""
+
 
 class Score(Value):
     """One target's score."""
@@ -232,12 +239,10 @@ class Result(Value):
 
 
 class RunTask(Value):
-    """What a worker is handed: a spec, the means, and where in the store the tokens lie."""
+    """What a worker is handed: what to train, and how."""
 
     spec: RunSpec
     means: Means
-    tokens: dict[str, str]
-    """Content address of tokens -> name of their folder in the store."""
     label: str
     code: str
 

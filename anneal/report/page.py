@@ -77,7 +77,7 @@ def html(page: Page, charts: dict[str, Spec], colours: dict[str, str]) -> str:
 
     environment = _environment()
     loader = environment.loader
-    assert loader is not None  # noqa: S101 - for the type checker: _environment sets it
+    assert loader is not None
     named = [(f"source-{i}", pair) for i, pair in enumerate(SOURCE_COLOURS)]
     scripts = [
         f"\n{text}\n".replace("</script", "<\\/script")

@@ -115,7 +115,7 @@ def start_from(
 
 
 def checkpoint_folder(model: Checkpoint, base: Path) -> Path:
-    """Local folder of a checkpoint given by path (absolute or beside the sweep) or hub identifier."""
+    """Folder of a checkpoint given by path (absolute or beside the sweep) or hub identifier."""
     for folder in (Path(model.path), base / model.path):
         if (folder / "config.json").is_file():
             return folder.resolve()
@@ -128,9 +128,7 @@ def checkpoint_folder(model: Checkpoint, base: Path) -> Path:
 
     try:
         patterns = ["*.json", "*.safetensors", "*.model"]
-        return Path(
-            snapshot_download(model.path, revision=model.revision, allow_patterns=patterns)
-        )
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SettingsError(
             f"base {model.path}: neither a folder nor to be had from the hub: "

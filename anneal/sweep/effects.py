@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,8 +45,8 @@ def points_of(table: pd.DataFrame, labels: Sequence[str], column: str) -> Points
         labels=tuple(labels),
         group=np.array([codes[s] for s in rows["source"]], np.int64),
         tokens=rows["source_tokens"].to_numpy(float),
-        unique=np.minimum(rows["unique_tokens"], rows["source_tokens"]).to_numpy(float),
-        score=rows[column].to_numpy(float),
+        unique=np.minimum(np.array(rows["unique_tokens"]), np.array(rows["source_tokens"])),
+        score=np.array(rows[column], float),
         seed=rows["seed"].to_numpy(np.int64),
         anchor=float(base.iloc[0]) if len(base) else None,
     )
@@ -65,7 +66,8 @@ class Paired:
 
     def half_width(self, pairs: int, alpha: float) -> float:
         """Half the two-sided interval of a mean of `pairs` differences."""
-        return float(stats.t.ppf(1 - alpha / 2, max(self.degrees, 1))) * self.sd / pairs**0.5
+        quantile = float(stats.t.ppf(1 - alpha / 2, max(self.degrees, 1)))
+        return quantile * self.sd / float(np.sqrt(pairs))
 
 
 def noise_rows(table: pd.DataFrame, evidence: Evidence, labels: Sequence[str]) -> list[NoiseRow]:
@@ -91,8 +93,11 @@ def noise_rows(table: pd.DataFrame, evidence: Evidence, labels: Sequence[str]) -
                 signal=signal,
                 snr=snr,
                 kept=kept,
-                reason="guard" if target.guard else "signal above noise" if kept else
-                "its noise is larger than the differences between arms",
+                reason="guard"
+                if target.guard
+                else "signal above noise"
+                if kept
+                else "its noise is larger than the differences between arms",
             )
         )
     return rows
@@ -102,9 +107,7 @@ def _sd(noise: Noise) -> Interval:
     return Interval(value=noise.sd, low=noise.low, high=noise.high, level=noise.level)
 
 
-def _signal(
-    table: pd.DataFrame, evidence: Evidence, labels: Sequence[str], column: str
-) -> float:
+def _signal(table: pd.DataFrame, evidence: Evidence, labels: Sequence[str], column: str) -> float:
     """SD between the arms' means at the repeated budget."""
     budget = evidence.ask.budget.ladder[evidence.ask.budget.middle]
     rows = table[
@@ -113,7 +116,7 @@ def _signal(
         & table["source"].isin(labels)
     ]
     means = rows.groupby("source")[column].mean()
-    return float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    return float(np.std(np.array(means, float), ddof=1)) if len(means) > 1 else 0.0
 
 
 def pairs_of(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -146,19 +149,14 @@ def effect_rows(table: pd.DataFrame, evidence: Evidence) -> list[EffectRow]:
         pairs = pairs[pairs["source"] != UNIFORM]
         noise = paired_noise(pairs_of(table, f"bpb {target.name}"))
         cells = pairs.groupby(["source", "budget", "repetition"], sort=True)
-        for (source, budget, repetition), cell in cells:
-            rows.append(
-                _effect(evidence, target.name, source, budget, repetition, cell, noise, len(cells))
-            )
+        for _, cell in cells:
+            rows.append(_effect(evidence, target.name, cell, noise, len(cells)))
     return rows
 
 
 def _effect(
     evidence: Evidence,
     target: str,
-    source: str,
-    budget: int,
-    repetition: str,
     cell: pd.DataFrame,
     noise: Paired,
     comparisons: int,
@@ -170,16 +168,17 @@ def _effect(
     prices = evidence.design.prices
     usd = float((cell["acquisition_usd"] + cell["flops"] * prices.usd_per_flop).mean())
     return EffectRow(
-        source=source,
+        source=str(cell["source"].iloc[0]),
         target=target,
-        budget=budget,
-        repetition="matched" if repetition == "matched" else "natural",
+        budget=int(cell["budget"].iloc[0]),
+        repetition="matched" if cell["repetition"].iloc[0] == "matched" else "natural",
         epochs=float(cell["epochs"].mean()),
         lift=Interval(value=lift, low=lift - half, high=lift + half, level=level),
         pairs=count,
         per_billion_tokens=lift / float(cell["source_tokens"].mean()) * 1e9,
         per_usd=lift / usd if usd > 0 else None,
-        significant=noise.degrees > 0 and abs(lift) > max(strict, THRESHOLD * noise.sd / count**0.5),
+        significant=noise.degrees > 0
+        and abs(lift) > max(strict, THRESHOLD * noise.sd / count**0.5),
     )
 
 
@@ -187,9 +186,7 @@ def single_scale(
     table: pd.DataFrame, evidence: Evidence, sources: Sequence[str]
 ) -> dict[int, list[tuple[str, float]]]:
     """Sources ranked by their mean score at each single budget, best first."""
-    rows = table[
-        (table["repetition"] == main_repetition(evidence)) & table["source"].isin(sources)
-    ]
+    rows = table[(table["repetition"] == main_repetition(evidence)) & table["source"].isin(sources)]
     out: dict[int, list[tuple[str, float]]] = {}
     for budget in sorted({int(b) for b in rows["budget"]}):
         # the same seeds for every arm: a seed that one arm lacks would tilt the comparison
@@ -205,9 +202,9 @@ def rank_stability(ranks: dict[int, list[tuple[str, float]]]) -> float | None:
     """Mean Spearman correlation between the rankings of neighbouring budgets."""
     orders = [[name for name, _ in ranking] for ranking in ranks.values()]
     found = []
-    for before, after in zip(orders, orders[1:], strict=False):
+    for before, after in pairwise(orders):
         shared = [n for n in before if n in after]
         if len(shared) > 2:
-            places = [[order.index(n) for n in shared] for order in (before, after)]
-            found.append(float(stats.spearmanr(*places).statistic))
+            first, second = ([order.index(n) for n in shared] for order in (before, after))
+            found.append(float(stats.spearmanr(first, second).statistic))
     return sum(found) / len(found) if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 from anneal.launch.values import Outcome
 from anneal.plan.runs import Design, PlannedRun
 from anneal.report.decision import Registration
+from anneal.sources.values import Manifest
 from anneal.store import read_value, write_value
-from anneal.sweep.prepare import Prepared
 from anneal.sweep.values import Sweep
 from anneal.values import address
 
@@ -34,7 +35,7 @@ class Evidence:
         design: what its runs follow from.
         runs: every planned run.
         outcomes: what became of each, in the same order.
-        prepared: manifests and their folders.
+        manifests: of every source and target, by name.
         registration: what was fixed before the first result.
         changed: addresses of other registrations of this sweep, oldest first.
         reused: runs finished before this sweep started.
@@ -45,7 +46,7 @@ class Evidence:
     design: Design
     runs: tuple[PlannedRun, ...]
     outcomes: tuple[Outcome, ...]
-    prepared: Prepared
+    manifests: Mapping[str, Manifest]
     registration: Registration
     changed: tuple[str, ...]
     reused: int
@@ -98,7 +99,7 @@ def analysis_address(evidence: Evidence, table: pd.DataFrame) -> str:
             evidence.design.model_dump(mode="json"),
             [s.model_dump(mode="json", exclude={"read"}) for s in ask.source],
             [t.model_dump(mode="json", exclude={"read"}) for t in ask.target],
-            {n: m.model_dump(mode="json") for n, m in evidence.prepared.manifests.items()},
+            {n: m.model_dump(mode="json") for n, m in evidence.manifests.items()},
             evidence.registration.model_dump(mode="json"),
             sorted(zip(table["run"], table["finished"], strict=True)) if len(table) else [],
             [o.failure.model_dump(mode="json") for o in evidence.outcomes if o.failure],

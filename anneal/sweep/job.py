@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from anneal.errors import TrainingError
-from anneal.launch import board, launcher_for
-from anneal.launch.values import Outcome
+from anneal.launch.live import Live
+from anneal.launch.local import LocalLauncher
+from anneal.launch.values import Launcher, Outcome
 from anneal.ledger import Ledger
 from anneal.plan.runs import plan_runs
 from anneal.report import write_report
@@ -21,6 +22,7 @@ from anneal.report.decision import Decision
 from anneal.store import Store, read_value
 from anneal.sweep.analyse import analyse
 from anneal.sweep.base import base_spec, start_from
+from anneal.sweep.console import summary
 from anneal.sweep.evidence import Evidence, analysis_address, register
 from anneal.sweep.prepare import prepare
 from anneal.sweep.record import keep
@@ -31,12 +33,15 @@ PARTIAL = 3
 """Exit code of a sweep some of whose runs failed."""
 
 
-def sweep(ask: Sweep, *, command: str = "python -m anneal sweep") -> int:
+def sweep(
+    ask: Sweep, *, command: str = "python -m anneal sweep", launcher: Launcher | None = None
+) -> int:
     """Answers a sweep's question, or goes on from where it was left.
 
     Args:
         ask: the question.
         command: what was typed, for the report.
+        launcher: where runs execute; None is as the settings say.
 
     Returns:
         0, or 3 when runs are missing from the fit.
@@ -46,29 +51,29 @@ def sweep(ask: Sweep, *, command: str = "python -m anneal sweep") -> int:
     """
     store = Store(ask.store)
     folder = store.sweep(ask.name)
-    with store.lock(f"sweep {ask.name}"), board() as listener, launcher_for(
-        ask.launcher, ask.engine, store
-    ) as launcher:
-        prepared = prepare(ask, store, launcher, listener)
-        base = base_spec(ask, prepared.manifests)
-        start = start_from(ask, base, prepared.manifests, store)
-        design = design_of(ask, prepared.manifests, start)
+    with (
+        store.lock(f"sweep {ask.name}"),
+        Live() as listener,
+        launcher or LocalLauncher(store, ask.launcher, logs=folder / "logs") as workers,
+    ):
+        manifests = prepare(ask, store, workers, listener)
+        base = base_spec(ask, manifests)
+        start = start_from(ask, base, manifests, store)
+        design = design_of(ask, manifests, start)
         runs = plan_runs(design)
         keep(folder, runs)
         if base is not None:
-            (trained,) = launcher.run(
-                run_tasks(ask, [base], store, prepared.folders), on_event=listener
-            )
+            (trained,) = workers.run(run_tasks(ask, [base], store), on_event=listener)
             _must(trained, "the base was not trained")
         registration, changed = register(ask, design, folder)
         reused = len(runs) - len(Ledger(store).missing(r.spec.id for r in runs))
-        outcomes = launcher.run(run_tasks(ask, runs, store, prepared.folders), on_event=listener)
+        outcomes = workers.run(run_tasks(ask, runs, store), on_event=listener)
         evidence = Evidence(
             ask=ask,
             design=design,
             runs=runs,
             outcomes=tuple(outcomes),
-            prepared=prepared,
+            manifests=manifests,
             registration=registration,
             changed=changed,
             reused=reused,
@@ -105,8 +110,6 @@ def _decide(evidence: Evidence, ledger: Ledger, folder: Path) -> Decision:
 
 def _say(decision: Decision, path: Path) -> None:
     """The last lines of a sweep: the decision and where the report lies."""
-    from anneal.report.console import summary
-
     sys.stderr.flush()
     print(summary(decision))
     print(f"report: {path}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from anneal.curation.plan import manifests, plan_preparation
@@ -13,19 +11,6 @@ from anneal.launch.values import Launcher, Listener, Outcome, Task
 from anneal.sources.values import Manifest
 from anneal.store import Store, write_value
 from anneal.sweep.values import Sweep
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Tokens of every source and target.
-
-    Args:
-        manifests: by name of source or target.
-        folders: content address of tokens -> name of their folder in the store.
-    """
-
-    manifests: Mapping[str, Manifest]
-    folders: Mapping[str, str]
 
 
 def steps_of(ask: Sweep, store: Store) -> tuple[PrepareStep, ...]:
@@ -44,7 +29,9 @@ def steps_of(ask: Sweep, store: Store) -> tuple[PrepareStep, ...]:
     )
 
 
-def prepare(ask: Sweep, store: Store, launcher: Launcher, listener: Listener) -> Prepared:
+def prepare(
+    ask: Sweep, store: Store, launcher: Launcher, listener: Listener
+) -> dict[str, Manifest]:
     """Prepares what is not prepared yet.
 
     Raises:
@@ -57,13 +44,9 @@ def prepare(ask: Sweep, store: Store, launcher: Launcher, listener: Listener) ->
     return read(ask, steps, store)
 
 
-def read(ask: Sweep, steps: tuple[PrepareStep, ...], store: Store) -> Prepared:
-    """Manifests of a finished preparation."""
-    found = manifests((*ask.source, *ask.replay), ask.target, steps, store)
-    folders = {
-        found[step.work.name].content: step.id for step in steps if step.work.kind == "tokens"
-    }
-    return Prepared(found, folders)
+def read(ask: Sweep, steps: tuple[PrepareStep, ...], store: Store) -> dict[str, Manifest]:
+    """Manifests of a finished preparation, by name of source or target."""
+    return manifests((*ask.source, *ask.replay), ask.target, steps, store)
 
 
 def task_of(step: PrepareStep, store: Store) -> Task:

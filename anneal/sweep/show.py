@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,10 @@ from anneal.ledger import Ledger, export
 from anneal.plan.flops import TRAINING_FORMULA, llama_parameters, training_flops
 from anneal.plan.runs import PlannedRun, plan_runs, run_flops
 from anneal.plan.values import LlamaShape
+from anneal.sources.values import Manifest
 from anneal.store import Store
 from anneal.sweep.base import base_spec, start_from
-from anneal.sweep.prepare import Prepared, read, steps_of
+from anneal.sweep.prepare import read, steps_of
 from anneal.sweep.tasks import design_of
 from anneal.sweep.values import Sweep
 
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 def show_plan(ask: Sweep) -> None:
     """Prints every run with its price, what will be skipped, and the totals with formulas."""
     store, out = Store(ask.store), _console()
+    out.print(Text(f"{ask.name}: {ask.question}", style="bold"))
     steps = steps_of(ask, store)
     todo = [s for s in steps if not s.done(store).exists()]
-    out.print(Text(f"{ask.name}: {ask.question}", style="bold"))
     if todo:
         _show_unprepared(ask, [s.label for s in todo], out)
         return
-    prepared = read(ask, steps, store)
-    base = base_spec(ask, prepared.manifests)
-    design = design_of(ask, prepared.manifests, start_from(ask, base, prepared.manifests, store))
+    manifests = read(ask, steps, store)
+    base = base_spec(ask, manifests)
+    design = design_of(ask, manifests, start_from(ask, base, manifests, store))
     runs = plan_runs(design)
     ledger = Ledger(store)
     missing = set(ledger.missing(r.spec.id for r in runs))
@@ -51,7 +52,7 @@ def show_plan(ask: Sweep) -> None:
         tokens = base.phases[0].tokens
         flops = training_flops(design.parameters, tokens)
         out.print(f"base       {tokens:,} tokens, {flops:.3g} FLOPs: {state}")
-    _supplies(design, prepared, out)
+    _supplies(design, manifests, out)
 
 
 def _console() -> Console:
@@ -84,9 +85,7 @@ def _show_unprepared(ask: Sweep, todo: Sequence[str], out: Console) -> None:
     out.print("Epochs, pools and prices follow from how many tokens the sources turn out to hold.")
 
 
-def _table(
-    design: Design, runs: Sequence[PlannedRun], missing: set[str], speed: float
-) -> Table:
+def _table(design: Design, runs: Sequence[PlannedRun], missing: set[str], speed: float) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("arm", "budget", "repetition", "seed"):
         table.add_column(name, justify="left" if name in {"arm", "repetition"} else "right")
@@ -164,9 +163,7 @@ def real_flops(design: Design) -> float:
     return training_flops(design.parameters, x / (1 - design.anneal.replay_share))
 
 
-def _speed(
-    ledger: Ledger, runs: Sequence[PlannedRun], design: Design
-) -> tuple[float, str]:
+def _speed(ledger: Ledger, runs: Sequence[PlannedRun], design: Design) -> tuple[float, str]:
     """Tokens/s of one device, measured where a run of this design is finished."""
     found = [r.tokens_per_second for run in runs if (r := ledger.result(run.spec.id))]
     measured = sorted(v for v in found if v > 0)
@@ -178,9 +175,9 @@ def _speed(
     )
 
 
-def _supplies(design: Design, prepared: Prepared, out: Console) -> None:
+def _supplies(design: Design, manifests: Mapping[str, Manifest], out: Console) -> None:
     for supply in (*design.sources, design.replay):
-        manifest = prepared.manifests[supply.name]
+        manifest = manifests[supply.name]
         out.print(
             f"source     {supply.name}: {supply.tokens:,} unique tokens, {manifest.documents:,} "
             f"documents, at most {supply.max_epochs:g} epochs",
@@ -198,7 +195,7 @@ def show_status(ask: Sweep, path: Path | None) -> None:
     if path is not None:
         export(table, path)
     out = _console()
-    out.print(_status_table(runs, table, [c for c in table if str(c).startswith("bpb ")]))
+    out.print(_status_table(runs, table, [str(c) for c in table if str(c).startswith("bpb ")]))
     done = len(table)
     missing = [r.label for r in runs if r.spec.id not in set(table["run"])]
     out.print(f"{done} of {len(runs)} runs finished")
@@ -208,9 +205,7 @@ def show_status(ask: Sweep, path: Path | None) -> None:
         out.print(f"exported: {path}", markup=False)
 
 
-def _status_table(
-    runs: Sequence[PlannedRun], table: pd.DataFrame, scores: list[str]
-) -> Table:
+def _status_table(runs: Sequence[PlannedRun], table: pd.DataFrame, scores: list[str]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     plain = ("run", "arm", "budget", "repetition", "seed", "epochs", "tokens", "seconds")
     for name in (*plain, "tokens/s", "FLOPs", *scores, "device", "code"):

@@ -53,27 +53,22 @@ def run_tasks(
     ask: Sweep,
     runs: Sequence[PlannedRun | RunSpec],
     store: Store,
-    folders: Mapping[str, str],
 ) -> list[Task]:
-    """Tasks of `runs`; the task files of those without a result are written.
-
-    Args:
-        folders: content address of tokens -> name of their folder in the store.
-    """
+    """Tasks of `runs`; the task files of those without a result are written."""
     tasks = []
     for run in runs:
         spec, label = (run, "base") if isinstance(run, RunSpec) else (run.spec, run.label)
         folder = store.run(spec.id)
         done = folder / "result.json"
-        contents = [t.content for t in spec.targets]
-        contents += [p.content for phase in spec.phases for p in phase.mixture]
         if not done.exists():
             task = RunTask(
                 spec=spec,
                 means=ask.engine.model_copy(
-                    update={"keep_weights": isinstance(spec.start, LlamaShape)}
+                    update={
+                        "keep_weights": isinstance(spec.start, LlamaShape),
+                        "threads": ask.launcher.threads,
+                    }
                 ),
-                tokens={c: folders[c] for c in contents},
                 label=label,
                 code=code_version(),
             )

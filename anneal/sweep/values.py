@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings, TrainedTokenizer
+from anneal.launch.local import Local
 from anneal.plan.budget import Budget, Prices
 from anneal.plan.runs import Anneal
 from anneal.plan.values import Checkpoint, LlamaShape, Means, Optimiser, Schedule
@@ -43,18 +44,6 @@ class AllocationSettings(Value):
     """The mix in use today, as shares of source tokens: compared with the recommendation."""
 
 
-class LauncherSettings(Value):
-    """Where runs execute."""
-
-    kind: Literal["local"] = "local"
-    slots: int | Literal["auto"] = "auto"
-    """Workers at once; auto is one per GPU, or one per CPU core divided by `engine.threads`."""
-    retries: int = Field(2, ge=0)
-    """Of infrastructure failures only."""
-    fail_fast: bool = False
-    max_failures: int | None = Field(None, gt=0)
-
-
 class Sweep(Value):
     """One question with everything needed to answer it."""
 
@@ -80,12 +69,13 @@ class Sweep(Value):
     prices: Prices
     law: LawSettings
     allocation: AllocationSettings = AllocationSettings()
-    launcher: LauncherSettings = LauncherSettings()
+    launcher: Local = Local()
     engine: Means = Means()
 
     @model_validator(mode="after")
     def _names(self) -> Sweep:
-        names = [s.name for s in (*self.source, *self.replay, *self.helper, *self.target)]
+        sources = (*self.source, *self.replay, *self.helper)
+        names = [s.name for s in sources] + [t.name for t in self.target]
         double = {n for n in names if names.count(n) > 1}
         if double:
             raise ValueError(f"named twice: {', '.join(sorted(double))}")

@@ -1,0 +1,1 @@
+"""Training: one loop for every run, and the warm worker that carries runs out."""

@@ -69,8 +69,10 @@ def load(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]]:
         StoreError: when one of its files is missing or damaged.
     """
     progress = read_value(folder / "progress.json", Progress)
-    return progress, _tensors(folder / "model.safetensors"), _tensors(
-        folder / "optimiser.safetensors"
+    return (
+        progress,
+        _tensors(folder / "model.safetensors"),
+        _tensors(folder / "optimiser.safetensors"),
     )
 
 

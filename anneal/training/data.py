@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,9 +155,7 @@ class PhaseData:
     def step(self, number: int) -> Ints:
         """The batch of a step: (batch, sequence + 1) token ids, inputs and next tokens."""
         first = number * self.phase.batch
-        return np.concatenate(
-            [self._samples(g) for g in _blocks(first, first + self.phase.batch)]
-        )
+        return np.concatenate([self._samples(g) for g in _blocks(first, first + self.phase.batch)])
 
     def _samples(self, span: tuple[int, int]) -> Ints:
         block, start = span[0] // BLOCK, span[0] // BLOCK * BLOCK
@@ -249,4 +248,4 @@ def _key(*parts: int | str) -> int:
 def _blocks(first: int, last: int) -> list[tuple[int, int]]:
     """Cuts a range of samples where blocks end."""
     cuts = [first, *range((first // BLOCK + 1) * BLOCK, last, BLOCK), last]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))

@@ -130,7 +130,9 @@ class TorchEngine(Engine):
         batch = torch.from_numpy(rows).to(self.device, non_blocking=True)
         tokens = batch.shape[0] * (batch.shape[1] - 1)
         loss = torch.zeros((), device=self.device)
-        for part in batch.split(self.micro_batch or len(batch)):
+        size = self.micro_batch or len(batch)
+        for at in range(0, len(batch), size):
+            part = batch[at : at + size]
             hidden = self._hidden(part[:, :-1])
             partial = tiled_cross_entropy(
                 hidden, models.head(self.model), part[:, 1:].reshape(-1), tile=self.tile

@@ -44,9 +44,7 @@ def score(
     nats = 0.0
     for at in range(0, len(inputs), batch):
         part = slice(at, at + batch)
-        nats += float(
-            engine.score(torch.from_numpy(inputs[part]), torch.from_numpy(labels[part]))
-        )
+        nats += float(engine.score(torch.from_numpy(inputs[part]), torch.from_numpy(labels[part])))
     return Score(
         loss=nats / len(tokens),
         bpb=nats / (math.log(2) * bytes_),

@@ -228,7 +228,7 @@ def _scores(
         scores[target.name] = score(
             engine,
             shards[target.content],
-            bytes_=bench.manifest(task.tokens[target.content], store).bytes,
+            bytes_=bench.manifest(target.content, store).bytes,
             sequence=spec.score_sequence,
             batch=task.means.micro_batch or batch,
             end_of_text=bench.end_of_text(spec.tokenizer, store),

@@ -29,7 +29,9 @@ def tiled_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor, *, tile: i
     Returns:
         A scalar in fp32.
     """
-    loss: Tensor = _TiledCrossEntropy.apply(hidden, head, labels, tile)
+    loss: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, head, labels, tile
+    )
     return loss
 
 
@@ -67,7 +69,8 @@ class _TiledCrossEntropy(torch.autograd.Function):
 def summed_loss(hidden: Tensor, head: Tensor, labels: Tensor, *, tile: int) -> Tensor:
     """As `tiled_cross_entropy`, for scoring: no gradients are made."""
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-    for rows, targets in zip(hidden.split(tile), labels.split(tile), strict=True):
+    for at in range(0, len(hidden), tile):
+        rows, targets = hidden[at : at + tile], labels[at : at + tile]
         total += torch.nn.functional.cross_entropy(
             (rows @ head.t()).float(), targets, ignore_index=IGNORED, reduction="sum"
         )

@@ -39,12 +39,12 @@ class Workbench:
         self._manifests: dict[str, Manifest] = {}
         self._tokenizers: dict[str, TokenizerInfo] = {}
 
-    def manifest(self, folder: str, store: Store) -> Manifest:
-        """The manifest in a token folder of the store."""
-        if folder not in self._manifests:
-            path = store.tokens(folder) / "manifest.json"
-            self._manifests[folder] = read_value(path, Manifest)
-        return self._manifests[folder]
+    def manifest(self, content: str, store: Store) -> Manifest:
+        """The manifest of tokens by their content address."""
+        if content not in self._manifests:
+            path = store.tokens(content) / "manifest.json"
+            self._manifests[content] = read_value(path, Manifest)
+        return self._manifests[content]
 
     def end_of_text(self, tokenizer: str, store: Store) -> int:
         """The tokenizer's end-of-text id."""
@@ -59,18 +59,18 @@ class Workbench:
         Raises:
             TrainingError: when a folder holds other tokens than the spec names.
         """
-        for content, folder in task.tokens.items():
+        for content in task.spec.contents:
             if content in self._tokens:
                 continue
-            manifest = self.manifest(folder, store)
+            manifest = self.manifest(content, store)
             if manifest.content != content or manifest.tokenizer != task.spec.tokenizer:
                 raise TrainingError(
-                    f"{store.tokens(folder)}: holds {manifest.content} of tokenizer "
+                    f"{store.tokens(content)}: holds {manifest.content} of tokenizer "
                     f"{manifest.tokenizer}, the run wants {content} of {task.spec.tokenizer}",
                     hint="plan the sweep again",
                 )
-            self._tokens[content] = list(open_tokens(store.tokens(folder), manifest))
-        return {content: self._tokens[content] for content in task.tokens}
+            self._tokens[content] = list(open_tokens(store.tokens(content), manifest))
+        return {content: self._tokens[content] for content in task.spec.contents}
 
     def engine(self, task: RunTask, store: Store) -> Engine:
         """An engine of the right shape, with whatever weights it had last."""

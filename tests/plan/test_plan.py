@@ -80,7 +80,9 @@ def test_extending_a_grid_keeps_every_run():
 
 def test_names_of_sweeps_do_not_move_identity_but_content_does():
     one = {r.spec.id for r in plan_runs(design())}
-    other = design(sources=(supply(), supply("books", 1_048_576).model_copy(update={"content": "y"})))
+    other = design(
+        sources=(supply(), supply("books", 1_048_576).model_copy(update={"content": "y"}))
+    )
     assert one != {r.spec.id for r in plan_runs(other)}
 
 
@@ -97,7 +99,9 @@ def test_epochs_above_the_cap_are_refused_in_the_words_of_the_design():
 
 def test_matched_pools_never_pass_the_cap():
     scarce = supply("math", 100_000)  # the real budget would be 42 epochs; 16 are allowed
-    for run in plan_runs(design(sources=(scarce,), budget=BUDGET.model_copy(update={"repetition": "matched"}))):
+    for run in plan_runs(
+        design(sources=(scarce,), budget=BUDGET.model_copy(update={"repetition": "matched"}))
+    ):
         if run.source == "math":
             assert run.epochs <= 16
 
@@ -134,13 +138,18 @@ def test_exactly_one_real_budget():
         Real(tokens=1, usd=2.0)
 
 
-@given(st.sampled_from(["constant", "linear", "cosine", "one_minus_sqrt", "wsd"]), st.floats(0, 0.5))
+@given(
+    st.sampled_from(["constant", "linear", "cosine", "one_minus_sqrt", "wsd"]), st.floats(0, 0.5)
+)
 def test_schedules_start_end_and_stay_within_the_peak(kind, warmup):
     schedule = Schedule(kind=kind, peak=2.0, warmup=warmup)
     total = 1e6
     rates = [learning_rate(schedule, s * total / 1000, total) for s in range(1001)]
     assert all(-1e-12 <= r <= 2.0 + 1e-12 for r in rates)
-    assert rates[0] == pytest.approx(0.0 if warmup > 1e-3 else 2.0, abs=1e-2 if warmup else 1e-9) or warmup <= 1e-3
+    assert (
+        rates[0] == pytest.approx(0.0 if warmup > 1e-3 else 2.0, abs=1e-2 if warmup else 1e-9)
+        or warmup <= 1e-3
+    )
     assert rates[-1] == pytest.approx(2.0 if kind == "constant" else 0.0, abs=1e-9)
     after = [r for s, r in enumerate(rates) if s / 1000 >= warmup]
     assert all(a >= b - 1e-12 for a, b in zip(after, after[1:], strict=False))

@@ -74,7 +74,9 @@ def test_interleaving_is_even_over_every_prefix(counts):
 def test_samples_do_not_depend_on_how_they_are_read():
     whole = PhaseData(phase(), TOKENS, seed=3).read(0, 120)
     other = PhaseData(phase(), TOKENS, seed=3)
-    assert (np.concatenate([other.step(s) for s in (7, 2)]) == whole[[*range(28, 32), *range(8, 12)]]).all()
+    assert (
+        np.concatenate([other.step(s) for s in (7, 2)]) == whole[[*range(28, 32), *range(8, 12)]]
+    ).all()
     # another batch size (another world size) trains on the same samples in the same order
     wide = PhaseData(phase(steps=15, batch=8), TOKENS, seed=3)
     assert (np.concatenate([wide.step(s) for s in range(15)]) == whole).all()

@@ -1,0 +1,227 @@
+"""From results to a decision: laws, allocation, and every number the report prints.
+
+The steps are those of DESIGN's sentences 7 and 8. Nothing is chosen by looking at the answer: the
+form of the law is the one that predicts the held-out largest budget best, the split is the one with
+the least expected regret over the law's draws, and the verdict follows a stated rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anneal import allocation as alloc
+from anneal.errors import LawError
+from anneal.laws import (
+    FORMS,
+    Ensemble,
+    HoldOut,
+    Points,
+    bootstrap,
+    fit,
+    hold_out,
+    noise_floor,
+)
+from anneal.plan.budget import Supply
+from anneal.plan.flops import training_flops
+from anneal.plan.runs import CONTROL
+from anneal.report.decision import Decision
+from anneal.sweep import curves, effects
+from anneal.sweep.evidence import Evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Ranks = dict[int, list[tuple[str, float]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything found, before it is put into the report's words.
+
+    Args:
+        table: results with the aggregate score.
+        points: those the law was fitted to: control and sources.
+        law: the law with its draws.
+        judged: how the forms predicted the held-out budget; None with a single budget.
+        noise: noise floor of the score, bits per byte.
+        ranks: sources by mean score at each single budget.
+        allocation: the split and its comparisons.
+        guard_limits: largest allowed score by guard.
+        base_score: the score of the base as it is.
+    """
+
+    table: pd.DataFrame
+    points: Points
+    law: Ensemble
+    judged: HoldOut | None
+    noise: float
+    ranks: Ranks
+    allocation: alloc.Allocation
+    guard_limits: dict[str, float]
+    base_score: float
+
+
+def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
+    """Fits, decides and describes.
+
+    Args:
+        evidence: the sweep after its runs.
+        table: one row per finished run.
+        key: address of everything this follows from.
+
+    Raises:
+        LawError: too few results to fit any law.
+        PlanError: the real budget buys nothing.
+    """
+    from anneal.sweep.describe import describe
+
+    if not len(table) or not (table["arm"] == "base").any():
+        raise LawError(
+            f"sweep {evidence.ask.name}: the base has no score, so no curve can start from it",
+            hint="see `python -m anneal status`, mend the cause and run again",
+        )
+    table = effects.with_score(table, evidence)
+    labels = [CONTROL, *(s.name for s in evidence.design.sources)]
+    labels = [name for name in labels if (table["source"] == name).any()]
+    points = effects.points_of(table, labels, effects.AIM)
+    rng = np.random.default_rng(evidence.ask.seed)
+    judged, form = choose_form(evidence, points, rng)
+    law = fit_law(form, points, evidence.ask.law.draws, rng)
+    noise = floor_of(points, law)
+    ranks = effects.single_scale(table, evidence, [n for n in labels if n != CONTROL])
+    guards, limits = _guards(evidence, table, labels, rng)
+    problem = _problem(evidence, law, noise, judged, guards, ranks)
+    found = Analysis(
+        table=table,
+        points=points,
+        law=law,
+        judged=judged,
+        noise=noise,
+        ranks=ranks,
+        allocation=alloc.allocate(problem, rng=rng),
+        guard_limits=limits,
+        base_score=float(table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
+    )
+    return describe(evidence, found, key=key)
+
+
+def choose_form(
+    evidence: Evidence, points: Points, rng: np.random.Generator
+) -> tuple[HoldOut | None, str]:
+    """The form that predicts the held-out largest budget best, among those that price repetition
+    where the real budget repeats a source."""
+    forms = evidence.ask.law.forms
+    unknown = [f for f in forms if f not in FORMS]
+    if unknown:
+        raise LawError(f"law: unknown form `{unknown[0]}`", hint=f"one of {', '.join(FORMS)}")
+    arms = [arm for arm in curves.arms_of(evidence.design) if arm.bought]
+    repeats = any(arm.real > arm.supply.tokens for arm in arms)
+    if len(np.unique(points.tokens)) < 2:
+        return None, forms[0]
+    judged = hold_out(forms, points, rng=rng, repeats=repeats)
+    return judged, judged.chosen or forms[0]
+
+
+def fit_law(form: str, points: Points, draws: int, rng: np.random.Generator) -> Ensemble:
+    """The law on all results, with its draws.
+
+    Raises:
+        LawError: naming what is underdetermined.
+    """
+    return bootstrap(fit(form, points, rng=rng, throw=True), points, draws=draws, rng=rng)
+
+
+def floor_of(points: Points, law: Ensemble) -> float:
+    """Seed noise of one run, bits per byte; the law's residuals where no cell was repeated."""
+    try:
+        floor = noise_floor(points).sd
+    except LawError:
+        floor = law.fit.residual_sd * float(points.score.mean())
+    return max(floor, 1e-6)
+
+
+def _guards(
+    evidence: Evidence, table: pd.DataFrame, labels: list[str], rng: np.random.Generator
+) -> tuple[tuple[alloc.Guard, ...], dict[str, float]]:
+    """Guards with their laws; each may get worse than the base by its tolerance."""
+    guards, limits = [], {}
+    for target in evidence.ask.target:
+        if not target.guard:
+            continue
+        points = effects.points_of(table, labels, f"bpb {target.name}")
+        assert points.anchor is not None
+        limits[target.name] = points.anchor + target.tolerance
+        law = fit_law(evidence.ask.law.guard_form, points, evidence.ask.law.draws, rng)
+        guards.append(alloc.Guard(target.name, law, limits[target.name]))
+    return tuple(guards), limits
+
+
+def _problem(
+    evidence: Evidence,
+    law: Ensemble,
+    noise: float,
+    judged: HoldOut | None,
+    guards: tuple[alloc.Guard, ...],
+    ranks: Ranks,
+) -> alloc.Problem:
+    """The allocation's question in its own words."""
+    design, ask = evidence.design, evidence.ask
+    real, prices = design.budget.real, design.prices
+    fitted = [s for s in design.sources if s.name in law.labels]
+    control = CONTROL if CONTROL in law.labels and design.anneal.replay_share > 0 else ""
+    supplies = [_supply(evidence, s) for s in fitted]
+    if control:  # more replay costs nothing to acquire: it is there already
+        supplies.append(
+            alloc.Supply(CONTROL, int(design.replay.tokens), max_epochs=design.replay.max_epochs)
+        )
+    picks: dict[str, tuple[tuple[str, float], ...]] = {
+        alone(s.name): ((s.name, 1.0),) for s in fitted
+    }
+    if control:
+        picks[CONTROL] = ((CONTROL, 1.0),)
+    if ask.allocation.current:
+        picks["current mix"] = tuple(ask.allocation.current.items())
+    if ranks:
+        largest = ranks[max(ranks)]
+        picks["single-scale pick"] = ((largest[0][0], 1.0),)
+    error = None
+    if judged is not None:
+        error = next((r.mae for r in judged.rows if r.chosen), None)
+    per_trained = training_flops(design.parameters, 1.0)
+    return alloc.Problem(
+        supplies=tuple(supplies),
+        target=law,
+        budget=float(real.tokens or real.usd or real.flops or 0.0),
+        axis=real.axis,
+        noise=noise,
+        replay=design.anneal.replay_share,
+        usd_per_trained=prices.training_usd(per_trained),
+        flops_per_trained=per_trained,
+        guards=guards,
+        confidence=ask.allocation.guard_probability,
+        control=control,
+        hold_out_error=error,
+        picks=tuple(picks.items()),
+    )
+
+
+def alone(source: str) -> str:
+    """Name of the comparison that buys one source alone."""
+    return f"{source} alone"
+
+
+def _supply(evidence: Evidence, supply: Supply) -> alloc.Supply:
+    prices = evidence.design.prices
+    fixed = prices.acquisition_usd(supply.cost, 0.0)
+    return alloc.Supply(
+        name=supply.name,
+        available=supply.tokens,
+        max_epochs=supply.max_epochs,
+        usd_fixed=fixed,
+        usd_per_token=prices.acquisition_usd(supply.cost, 1.0) - fixed,
+        flops_fixed=supply.cost.flops_fixed,
+        flops_per_token=supply.cost.flops_per_token,
+    )

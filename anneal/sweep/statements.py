@@ -1,0 +1,210 @@
+"""What the report says beside its main numbers: points, checks, warnings, how to reproduce."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anneal.allocation import mixture_score
+from anneal.curation.values import Annotate, CuratedSource
+from anneal.laws import band, predict
+from anneal.plan.runs import CONTROL, UNIFORM
+from anneal.report.decision import CurvePoint, Interval, MixtureCheck
+from anneal.sweep import curves, effects
+from anneal.sweep.evidence import THRESHOLD, Evidence
+from anneal.values import address
+
+if TYPE_CHECKING:
+    from anneal.sweep.analyse import Analysis
+
+
+def points(evidence: Evidence, found: Analysis) -> Iterator[CurvePoint]:
+    """The runs behind the curves, with what the law says of each."""
+    design, level = evidence.design, evidence.ask.law.level
+    arms = {arm.name: arm for arm in curves.arms_of(design)}
+    labels = found.points.labels
+    rows = found.table[found.table["source"].isin(labels) & (found.table["arm"] != "base")].to_dict(
+        "records"
+    )
+    held = {i: (e, a, b) for i, e, a, b in found.judged.predictions} if found.judged else {}
+    expected = predict(found.law.fit, found.points.group, found.points.tokens, found.points.unique)
+    for index, row in enumerate(rows):
+        arm = arms[row["source"]]
+        at = np.array([row["source_tokens"]], float)
+        pool = np.array([min(row["unique_tokens"], row["source_tokens"])], float)
+        prediction = None
+        if index in held:
+            value, low, high = held[index]
+            prediction = Interval(value=value, low=low, high=high, level=level)
+        yield CurvePoint(
+            source=row["source"],
+            run=row["run"],
+            tokens=float(at[0]),
+            unique=float(pool[0]),
+            flops=float(curves.axis_value(design, arm, "training_flops", at, pool)[0]),
+            total_flops=float(curves.axis_value(design, arm, "total_flops", at, pool)[0]),
+            usd=float(curves.axis_value(design, arm, "usd", at, pool)[0]),
+            score=float(row[effects.AIM]),
+            seed=int(row["seed"]),
+            repetition=row["repetition"],
+            predicted=float(expected[index]),
+            held_out_prediction=prediction,
+            largest=int(row["budget"]) == design.budget.ladder[-1],
+        )
+
+
+def mixture_checks(evidence: Evidence, found: Analysis) -> Iterator[MixtureCheck]:
+    """The uniform mixture as measured, beside what the single sources' curves say of it.
+
+    The interval is for a run: the law's draws with their run-to-run noise.
+    """
+    level = evidence.ask.law.level
+    names = [s.name for s in evidence.design.sources if s.name in found.law.labels]
+    rows = found.table[found.table["source"] == UNIFORM]
+    if len(names) < len(evidence.design.sources) or not len(rows):
+        return
+    codes = np.array([found.law.code(n) for n in names], np.int64)
+    rng = np.random.default_rng(evidence.ask.seed)
+    runs = {run.spec.id: run for run in evidence.runs}
+    for _, cell in rows.groupby("budget"):
+        phase = runs[str(cell["run"].iloc[0])].spec.phases[0]
+        supplies = {s.name: s.tokens for s in evidence.design.sources}
+        portions = {p.source: p for p in phase.mixture}
+        tokens = np.array([[portions[n].share * phase.tokens for n in names]])
+        unique = np.array([float(portions[n].pool or supplies[n]) for n in names])
+        scores = mixture_score(found.law, tokens, unique, groups=codes)[:, 0]
+        noisy = scores * np.exp(
+            found.law.noise * rng.standard_normal(len(scores)) / len(cell) ** 0.5
+        )
+        low, high = band(noisy, level=level)
+        yield MixtureCheck(
+            budget=int(cell["budget"].iloc[0]),
+            predicted=Interval(
+                value=float(np.median(scores)), low=float(low), high=float(high), level=level
+            ),
+            measured=float(cell[effects.AIM].mean()),
+        )
+
+
+def repetition(evidence: Evidence) -> str:
+    """Which runs had matched, which natural repetition."""
+    kinds = {"matched": 0, "natural": 0}
+    for run in evidence.runs:
+        if run.arm != "base":
+            kinds[run.repetition] += 1
+    natural = sorted({r.source for r in evidence.runs if r.budget and r.repetition == "natural"})
+    told = f"{kinds['matched']} runs with matched repetition (the epochs of the real budget)"
+    if kinds["natural"]:
+        told += f", {kinds['natural']} with natural repetition ({', '.join(natural)})"
+    repeated = [
+        f"{arm.name} {arm.real / arm.supply.tokens:.1f}x"
+        for arm in curves.arms_of(evidence.design)
+        if arm.bought and arm.real > arm.supply.tokens
+    ]
+    told += "; the real budget alone would repeat " + (", ".join(repeated) or "no source")
+    return told
+
+
+def warnings(evidence: Evidence, found: Analysis) -> Iterator[str]:
+    """What a reader must know before trusting the numbers."""
+    if evidence.changed:
+        yield (
+            "the pre-registered terms changed: this sweep was also registered as "
+            + "; ".join(evidence.changed)
+        )
+    codes = sorted(set(found.table["code"]))
+    if len(codes) > 1:
+        yield f"runs were made by different versions of the code: {', '.join(codes)}"
+    if evidence.design.budget.count < 5:
+        yield f"{evidence.design.budget.count} budgets: a three-parameter curve wants five or more"
+    if getattr(evidence.ask.model, "decayed", False):
+        yield "the base had already decayed its learning rate: it adapts worse (arXiv 2505.07796)"
+    for tried in found.judged.rows if found.judged else ():
+        if tried.message:
+            yield f"law `{tried.approach}` was not tried: {tried.message}"
+    for row in effects.noise_rows(found.table, evidence, list(found.points.labels)):
+        if not row.kept:
+            yield f"target `{row.target}`: {row.reason} (SNR {row.snr:.2f})"
+    yield from _leaks(evidence)
+    outside = [
+        c.budget
+        for c in mixture_checks(evidence, found)
+        if not c.predicted.low <= c.measured <= c.predicted.high
+    ]
+    if outside:
+        yield (
+            "the uniform mixture was measured outside what the single curves predict at "
+            + ", ".join(f"{b:,}" for b in outside)
+            + " tokens: mixtures may add up otherwise than the mixture rule says"
+        )
+
+
+def _leaks(evidence: Evidence) -> Iterator[str]:
+    """Annotators whose positives come from the same corpus as a target (METHODS 6.8)."""
+    everything: dict[str, CuratedSource] = {
+        s.name: s for s in (*evidence.ask.source, *evidence.ask.replay, *evidence.ask.helper)
+    }
+    for source in everything.values():
+        for step in source.steps:
+            if not isinstance(step, Annotate) or step.positives not in everything:
+                continue
+            positives = everything[step.positives]
+            for target in evidence.ask.target:
+                if target.read == positives.read:
+                    yield (
+                        f"`{source.name}` was filtered by likeness to `{step.positives}`, which is "
+                        f"the other side of the split of target `{target.name}`: its quality score "
+                        "is partly likeness to the target"
+                    )
+
+
+def said(evidence: Evidence, found: Analysis) -> dict[str, str]:
+    """Statements of uncertainty that have no table of their own (REPORT 4)."""
+    ladder, middle = evidence.design.budget.ladder, evidence.design.budget.middle
+    rows = effects.effect_rows(found.table, evidence)
+    targets = len(evidence.design.targets)
+    return {
+        "seeds per cell": f"{evidence.design.budget.seeds} at {ladder[middle]:,} source tokens, "
+        "1 at the other budgets",
+        "comparisons": f"{len(rows)} effects, {len(rows) // max(targets, 1)} per target; "
+        "significance is Bonferroni-corrected within a target",
+        "ties": f"differences below {THRESHOLD:g} SD of paired seed noise are ties; noise floor of "
+        f"the score {found.noise:.4f} bpb",
+        "interval coverage": "90% intervals were measured on simulated truth by the project's "
+        "tests (tests/laws): see `anneal.laws.uncertainty`",
+        "purchases compared": f"{found.allocation.examined} allocations under "
+        f"{found.law.draws} draws of the law",
+    }
+
+
+def reproduce(evidence: Evidence, found: Analysis) -> dict[str, str]:
+    """Command, hashes, commit, data, versions, seeds."""
+    design = evidence.design
+    contents = {n: m.content for n, m in sorted(evidence.manifests.items())}
+    seeds = sorted({run.seed for run in evidence.runs})
+    out = {
+        "command": evidence.command,
+        "settings": address(evidence.ask.model_dump(mode="json", exclude={"folder", "store"})),
+        "design": address(design),
+        "code": ", ".join(sorted(set(found.table["code"]))),
+        "data": ", ".join(f"{n} {c}" for n, c in contents.items()),
+        "tokenizer": design.tokenizer,
+        "seeds": ", ".join(map(str, seeds)),
+        "run versions": "; ".join(sorted(set(found.table["versions"]))),
+        "analysis versions": _versions(),
+        "devices": ", ".join(sorted(set(found.table["device"]))),
+    }
+    if CONTROL not in found.points.labels:
+        out["control"] = "missing"
+    return out
+
+
+def _versions() -> str:
+    names = ("numpy", "scipy", "pandas", "altair")
+    found: dict[str, Any] = {"python": platform.python_version()}
+    found |= {name: version(name) for name in names}
+    return " ".join(f"{k} {v}" for k, v in found.items())
