@@ -87,7 +87,10 @@ def plan_preparation(
     maker = _tokenizer_step(tokenizer, learn_from, base)
     items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
     tokens = [_tokens_step(item, planner.steps[_key(item)], maker) for item in items]
-    return (*planner.steps.values(), maker, *tokens)
+    _refuse_twins(tokens)
+    # documents that two sources share are prepared once
+    made = {step.id: step for step in planner.steps.values()}
+    return (*made.values(), maker, *tokens)
 
 
 def manifests(
@@ -319,6 +322,18 @@ def _tokens_step(
             max_tokens=item.max_tokens,
         ),
     )
+
+
+def _refuse_twins(tokens: Sequence[PrepareStep]) -> None:
+    """Two names for the same tokens would be compared with each other and both be paid for."""
+    labels: dict[str, str] = {}
+    for step in tokens:
+        if step.id in labels:
+            raise SourceError(
+                f"{step.label}: the same as {labels[step.id]} (reader, split, steps, max_tokens)",
+                hint="take one of them out of the sweep",
+            )
+        labels[step.id] = step.label
 
 
 def _key(item: CuratedSource | CuratedTarget) -> tuple[str, str]:

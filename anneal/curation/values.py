@@ -9,9 +9,9 @@ synthetic token is measured, not assumed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from anneal.sources.values import Kind, Name, Reader, Source, Split, Target
 from anneal.store import Store
@@ -133,7 +133,16 @@ class ExistingTokenizer(Value):
     """Token put after each document; None takes the tokenizer's own end-of-sequence token."""
 
 
-TokenizerSettings = Annotated[TrainedTokenizer | ExistingTokenizer, Field(discriminator="kind")]
+def _tokenizer_kind(value: Any) -> str:
+    """A tokenizer without a `kind` is a trained one."""
+    kind = value.get("kind", "bpe") if isinstance(value, dict) else getattr(value, "kind", "bpe")
+    return str(kind)
+
+
+TokenizerSettings = Annotated[
+    Annotated[TrainedTokenizer, Tag("bpe")] | Annotated[ExistingTokenizer, Tag("huggingface")],
+    Discriminator(_tokenizer_kind),
+]
 
 
 class StepRecord(Value):

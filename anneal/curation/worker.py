@@ -43,6 +43,15 @@ Report = Callable[[int, int], None]
 """Called with (done, total) in bytes of text; total is 0 while it is not known."""
 
 
+class Worker:
+    """Carries out steps named by their spec files, for `plan.protocol.serve`."""
+
+    def __call__(self, spec: str, report: Report) -> None:
+        """Carries out the step in STORE/steps/ID.json."""
+        path = Path(spec).absolute()
+        prepare(read_value(path, PrepareStep), Store(path.parents[1]), report)
+
+
 def prepare(step: PrepareStep, store: Store, report: Report, *, threads: int | None = None) -> None:
     """Carries out `step`, unless it is finished already; safe to kill at any time.
 
@@ -275,12 +284,3 @@ def _tokens(step: PrepareStep, work: TokensWork, store: Store, report: Report) -
         max_tokens=work.max_tokens,
         report=report,
     )
-
-
-class Worker:
-    """Carries out steps named by their spec files, for `plan.protocol.serve`."""
-
-    def __call__(self, spec: str, report: Callable[[int, int], None]) -> None:
-        """Carries out the step in STORE/steps/ID.json."""
-        path = Path(spec).absolute()
-        prepare(read_value(path, PrepareStep), Store(path.parents[1]), report)

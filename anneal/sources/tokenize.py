@@ -124,13 +124,15 @@ def open_tokens(folder: Path, manifest: Manifest, *, verify: bool = False) -> li
     """Maps the shards of `folder` read-only, in order; nothing is read yet.
 
     Args:
-        folder: `store.tokens(manifest.content)`.
+        folder: `store.tokens` of the content or of a recipe: shards are beside either, in the
+            folder of the content.
         manifest: what should be there.
         verify: also hash every shard, which reads all of it.
 
     Raises:
         SourceError: a shard that is missing, cut short or (verified) altered.
     """
+    folder = folder.parent / manifest.content
     kind = np.dtype(manifest.dtype).newbyteorder("<")
     opened: list[Tokens] = []
     for shard in manifest.shards:
