@@ -15,15 +15,15 @@ import time
 
 STARTED = time.perf_counter()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from transformers import Trainer, TrainingArguments, set_seed  # noqa: E402
+import numpy as np
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
 
-from anneal.plan.values import RunTask  # noqa: E402
-from anneal.store import Store, read_value  # noqa: E402
-from anneal.training.data import PhaseData  # noqa: E402
-from anneal.training.evaluate import windows  # noqa: E402
-from anneal.training.workbench import Workbench  # noqa: E402
+from anneal.plan.values import RunTask
+from anneal.store import Store, read_value
+from anneal.training.data import PhaseData
+from anneal.training.evaluate import windows
+from anneal.training.workbench import Workbench
 
 
 class Rows(torch.utils.data.Dataset):
@@ -64,7 +64,7 @@ def main(path: str, threads: int) -> None:
     set_seed(spec.seed)
     # transformers shifts labels itself: rows of sequence + 1 tokens give sequence losses
     arguments = TrainingArguments(
-        output_dir=f"/tmp/trainer-{spec.id}",
+        output_dir=str(store.cache("trainer")),
         per_device_train_batch_size=phase.batch,
         per_device_eval_batch_size=phase.batch,
         max_steps=phase.steps,

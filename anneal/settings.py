@@ -8,8 +8,10 @@ groups it picks from, and folders beside the sweep file can add to them; words l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
@@ -63,7 +65,7 @@ def _compose(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(file.parent), version_base="1.3"):
+        with _alone(file) as place, initialize_config_dir(str(place), version_base="1.3"):
             config = compose(file.stem, [f"hydra.searchpath=[file://{folder('conf')}]", *overrides])
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
@@ -77,6 +79,24 @@ def _compose(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
         GlobalHydra.instance().clear()
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """A folder that holds the sweep file and its groups, and nothing else.
+
+    Hydra takes every folder beside the primary config for a group: a `store/` there would turn the
+    key `store` into one, and `store=elsewhere` into an error.
+    """
+    groups = [group for group in folder("conf").iterdir() if group.is_dir()]
+    with TemporaryDirectory(prefix="anneal-") as made:
+        place = Path(made)
+        (place / file.name).symlink_to(file)
+        for group in groups:
+            beside = file.parent / group.name
+            if beside.is_dir() and any(beside.glob("*.yaml")):
+                (place / group.name).symlink_to(beside)
+        yield place
 
 
 def _named(group: Any, word: str, file: Path) -> list[dict[str, Any]]:

@@ -60,6 +60,11 @@ def arms_of(design: Design) -> tuple[Arm, ...]:
     return tuple(out)
 
 
+def fitted(design: Design, law: Ensemble) -> list[Arm]:
+    """The arms that the law has a curve for: a source whose runs all failed has none."""
+    return [arm for arm in arms_of(design) if arm.name in law.labels]
+
+
 def axis_value(design: Design, arm: Arm, axis: Axis, tokens: Floats, unique: Floats) -> Floats:
     """What `tokens` source tokens, `unique` of them different, come to on an axis."""
     per_token = training_flops(design.parameters, 1.0) / (1 - design.anneal.replay_share)
@@ -81,7 +86,7 @@ def axis_value(design: Design, arm: Arm, axis: Axis, tokens: Floats, unique: Flo
 def lines(design: Design, law: Ensemble, *, level: float) -> list[CurveLine]:
     """The miniature's curve of every arm, from the smallest budget to the real one."""
     out = []
-    for arm in arms_of(design):
+    for arm in fitted(design, law):
         grid = np.geomspace(design.budget.ladder[0], arm.real, GRID)
         pool = np.minimum(grid, np.maximum(1.0, arm.supply.tokens * grid / arm.real))
         scores = predict(law, law.code(arm.name), grid, pool)
@@ -100,7 +105,7 @@ def marginals(
         Gains of score per million tokens, and per USD; `score` and the band hold them.
     """
     per_token, per_usd = [], []
-    for arm in arms_of(design):
+    for arm in fitted(design, law):
         grid = np.geomspace(design.budget.ladder[0], arm.real, GRID)
         ends = np.stack([grid, grid * 1.01])
         pool = np.minimum(ends, arm.supply.tokens)
@@ -143,7 +148,7 @@ def _line(
 def crossovers(design: Design, law: Ensemble, *, noise: float, level: float) -> list[Crossover]:
     """Where the curves of two sources cross at natural availability, on every axis."""
     out = []
-    arms = [arm for arm in arms_of(design) if arm.bought]
+    arms = [arm for arm in fitted(design, law) if arm.bought]
     for first, second in combinations(arms, 2):
         for axis in AXES:
             out.append(_crossover(design, law, first, second, axis, noise, level))

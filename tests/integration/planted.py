@@ -1,7 +1,7 @@
 """A worker whose scores follow a known law: the truth that a sweep must find. No torch.
 
-Started in place of `python -m anneal` (`python -m tests.integration.planted VERB --serve`). The truth is
-in the environment, `PLANTED`: JSON {floor, base, alpha, r_star, noise, tau: {source: tokens},
+Started in place of `python -m anneal` (`python -m tests.integration.planted VERB --serve`). The truth
+is in the environment, `PLANTED`: JSON {floor, base, alpha, r_star, noise, tau: {source: tokens},
 tokens: {source or target: unique tokens}, guard: slope}.
 
     score = floor + (base - floor) (1 + sum_i D_i / tau_i) ^ -alpha,  D_i effective data of source i
@@ -38,9 +38,7 @@ def effective(tokens: float, unique: float, r_star: float) -> float:
 
 
 def true_score(truth: dict, tokens: dict[str, float], unique: dict[str, float]) -> float:
-    depth = sum(
-        effective(tokens[s], unique[s], truth["r_star"]) / truth["tau"][s] for s in tokens
-    )
+    depth = sum(effective(tokens[s], unique[s], truth["r_star"]) / truth["tau"][s] for s in tokens)
     return truth["floor"] + (truth["base"] - truth["floor"]) * (1 + depth) ** -truth["alpha"]
 
 
@@ -49,12 +47,17 @@ def prepare(step: PrepareStep, store: Store) -> None:
     if step.work.kind == "documents":
         write_value(
             path,
-            CurationRecord(documents=10, bytes=1000, read=10, read_bytes=1000, dropped={}, steps=()),
+            CurationRecord(
+                documents=10, bytes=1000, read=10, read_bytes=1000, dropped={}, steps=()
+            ),
         )
     elif step.work.kind == "tokenizer":
-        write_value(path, TokenizerInfo(**tokenizer_fields(step.id)))
+        info = TokenizerInfo(
+            vocabulary=4096, end_of_text=0, end_of_text_token="<|end|>", content="planted"
+        )
+        write_value(path, info)
     else:
-        name = step.work.uses[0].name if hasattr(step.work, "uses") else step.work.name
+        name = step.work.name
         tokens = TRUTH["tokens"][name]
         content = address([name, tokens])
         manifest = Manifest(
@@ -73,14 +76,6 @@ def prepare(step: PrepareStep, store: Store) -> None:
         )
         write_value(path, manifest)
         write_value(store.tokens(content) / "manifest.json", manifest)
-
-
-def tokenizer_fields(step_id: str) -> dict:
-    known = {"vocabulary": 4096, "end_of_text": 0, "content": step_id}
-    fields = TokenizerInfo.model_fields
-    return {k: v for k, v in known.items() if k in fields} | {
-        k: "<|end|>" for k in fields if k not in known and fields[k].is_required()
-    }
 
 
 def run(task: RunTask, store: Store, report: Report) -> None:
@@ -127,9 +122,7 @@ def run(task: RunTask, store: Store, report: Report) -> None:
             flops=6.0 * 1e6 * trained,
             parameters=1_000_000,
             source_tokens=source_tokens,
-            unique_tokens={
-                k: round(min(v, pools.get(k, v))) for k, v in source_tokens.items()
-            },
+            unique_tokens={k: round(min(v, pools.get(k, v))) for k, v in source_tokens.items()},
             asked_shares={},
             final_loss=score,
             seconds=0.01,
