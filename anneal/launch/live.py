@@ -167,6 +167,8 @@ class Live:
 
     def render(self) -> RenderableType:
         """The table and the lines below it."""
+        if not self._tasks:
+            return Text("")
         table = Table.grid(padding=(0, 2), expand=False)
         for number in range(self._slots):
             row = self._rows.get(number)

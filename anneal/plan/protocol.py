@@ -315,6 +315,8 @@ class _Worker:
             return time.monotonic() - self._began
 
     def say(self, message: Value) -> None:
+        if isinstance(message, Ready | Done | Failed):
+            self._busy = False  # before the launcher can know of it and hang up
         try:
             self._out.write(message.model_dump_json().encode() + b"\n")
             self._out.flush()
@@ -323,12 +325,13 @@ class _Worker:
 
     def listen(self) -> Request | None:
         """The next request; None at the end of input."""
-        self._busy = False
         line = self._in.readline()
+        if not line.endswith(b"\n"):  # the end; still not busy, so nothing stops what is over
+            return None
         # Busy first, then look: the watching thread sets `orphan` first and then looks at busy,
         # so one of the two always notices a launcher that died just now.
         self._busy = True
-        if not line.endswith(b"\n") or self._orphan:
+        if self._orphan:
             return None
         return Request.model_validate_json(line)
 

@@ -20,6 +20,7 @@ from anneal.store import Store
 
 from .contract import WORKER, LauncherContract, attempts, make_task
 
+pytestmark = pytest.mark.integration
 ROOT = str(Path(anneal.__file__).parents[1])
 CORES = len(os.sched_getaffinity(0))
 
@@ -51,10 +52,9 @@ class TestLocalLauncher(LauncherContract):
         first, second = make_task(tmp_path, "a"), make_task(tmp_path, "b")
         with make_launcher(tmp_path, slots=1) as launcher:
             launcher.run([first])
-            worker = psutil.Process(attempts(first)[0][0])
-            worker.kill()
-            while worker.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.01)
+            worker = attempts(first)[0][0]
+            os.kill(worker, signal.SIGKILL)
+            os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)  # dead, and left to the launcher
             (outcome,) = launcher.run([second])
         assert outcome.ok
         assert outcome.attempts == 1
@@ -152,6 +152,14 @@ class TestLocalLauncher(LauncherContract):
         )
         with pytest.raises(LaunchError, match="No such file"):
             launcher.run([make_task(tmp_path, "a")])
+
+    def test_a_command_that_does_not_speak_the_protocol(self, tmp_path):
+        launcher = LocalLauncher(
+            Store(tmp_path), Local(slots=1, pin=False), logs=tmp_path, command=["echo", "junk"]
+        )
+        with pytest.raises(LaunchError, match="exited with 0 without an answer"):
+            launcher.run([make_task(tmp_path, "a")])
+        assert (tmp_path / "a.log").read_text() == "junk run --serve\n"
 
     def test_a_listener_that_raises_leaves_no_worker(self, tmp_path):
         def listen(event):

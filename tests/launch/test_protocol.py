@@ -29,6 +29,8 @@ from anneal.plan.protocol import (
 from .contract import WORKER, make_task
 from .test_local import ROOT
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def worker(tmp_path):
