@@ -67,7 +67,7 @@ def minimise(
     low: Floats,
     high: Floats,
     iterations: int = 300,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
 ) -> Minima:
     """Minimise F from every row of `theta`.
 
@@ -79,7 +79,8 @@ def minimise(
         centre: (B, p) or (1, p) prior centres t.
         precision: (p, p) prior precision Q.
         low, high: (p,) bounds.
-        tolerance: relative gain of F below which a row has converged.
+        tolerance: gain of F, in nats of log likelihood, below which three accepted steps in a row
+            mean that a row has converged.
     """
     count = theta.shape[0]
     log_score = np.broadcast_to(log_score, (count, log_score.shape[1]))
@@ -118,13 +119,14 @@ def minimise(
         new_value, new_residual, new_slope = objective(trial, active)
         gain = value[active] - new_value
         better = gain >= 0
-        small = np.abs(gain) <= tolerance * (1.0 + np.abs(value[active]))
+        small = np.abs(gain) <= tolerance
         still = np.abs(trial - x).max(axis=1) <= 1e-9
         damping[active] = np.where(better, damping[active] * 0.2, damping[active] * 5.0)
         damping[active] = np.clip(damping[active], 1e-9, 1e12)
         bend[active] = np.where(better, bend[active] * 0.7, np.minimum(bend[active] * 2.0, 1.0))
         bend[active] = np.maximum(bend[active], 0.03)
-        calm[active] = np.where(better & small, calm[active] + 1, 0)
+        # a refused step says nothing about how much is left to gain
+        calm[active] = np.where(better, np.where(small, calm[active] + 1, 0), calm[active])
         stuck = damping[active] >= 1e11
         value[active] = np.where(better, new_value, value[active])
         best[active] = np.where(better[:, None], trial, x)

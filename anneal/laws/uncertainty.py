@@ -189,7 +189,7 @@ def bootstrap(
         delta=fit.delta,
         log_score=np.tile(log_score, (starts, 1)),
         centre=np.tile(centre, (starts, 1)),
-        tolerance=1e-5,
+        tolerance=1e-4,
     )
     best = minima.value.reshape(starts, draws).argmin(axis=0)
     pick = best * draws + np.arange(draws)
