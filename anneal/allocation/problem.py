@@ -25,6 +25,9 @@ from anneal.laws.points import Floats, Ints
 
 Axis = Literal["tokens", "usd", "flops"]
 
+NOTHING = 1e-9
+"""Share of a purchase below which a source is not bought."""
+
 
 @dataclass(frozen=True)
 class Supply:
@@ -194,7 +197,8 @@ def fill(problem: Problem, direction: Floats) -> tuple[Floats, NDArray[np.bool_]
     """Largest purchases along directions: n_i = min(cap_i, lambda d_i), the budget kept.
 
     Args:
-        direction: (c, m) non-negative weights, each row with a positive entry.
+        direction: (c, m) non-negative weights, each row with a positive entry; a share below 1e-9
+            is none, so that it pays no fixed cost.
 
     Returns:
         tokens (c, m), and (c,) whether anything can be bought at all: not so where the fixed costs
@@ -202,8 +206,8 @@ def fill(problem: Problem, direction: Floats) -> tuple[Floats, NDArray[np.bool_]
     """
     caps = problem.caps
     unit = direction / direction.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        most = np.where(unit > 0, caps / unit, 0.0).max(axis=1)
+    unit[unit < NOTHING] = 0.0
+    most = np.where(unit > 0, caps / np.maximum(unit, NOTHING), 0.0).max(axis=1)
     full = np.minimum(caps, most[:, None] * unit)
     fits = problem.spent(full) <= problem.budget
     # the amount lies between 1 token and everything; bisection in the logarithm, then it is exact
@@ -214,7 +218,9 @@ def fill(problem: Problem, direction: Floats) -> tuple[Floats, NDArray[np.bool_]
         over = problem.spent(tokens) > problem.budget
         low, high = np.where(over, low, middle), np.where(over, middle, high)
     tokens = np.where(fits[:, None], full, np.minimum(caps, np.exp(low)[:, None] * unit))
-    possible = (problem.spent(tokens) <= problem.budget * (1 + 1e-12)) & (tokens.sum(axis=1) >= 1)
+    possible = (problem.spent(tokens) <= problem.budget * (1 + 1e-12)) & (
+        tokens.sum(axis=1) >= 1 - 1e-9
+    )
     return tokens, possible
 
 

@@ -158,7 +158,7 @@ def search(
     delta: float,
     log_score: Floats | None = None,
     centre: Floats | None = None,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-5,
 ) -> Minima:
     """Run the engine on one table, from (B, p) starts.
 

@@ -12,8 +12,18 @@ refitted with everything that is unknown redrawn:
    parameter that the data do not know, such as R* without repeated runs, spreads as its prior does
    instead of standing still.
 
-Measured on simulated truth (shifted power laws, 6 groups, 5 budgets, 3 seeds at one of them, 0.6%
-noise; 200 worlds; `tests/laws/test_uncertainty.py` repeats a part of it): COVERAGE_TEXT
+Measured coverage of the 90% interval of the curve on simulated truth (6 groups, 5 budgets, 3 seeds
+at one of them, 0.6% noise, 200 draws; worlds x 6 curves a row; the tests repeat a part of it):
+
+    worlds                                 inside   largest   4x     16x beyond
+    200, shifted_power                     89%      91%       92%    92%
+    200, repeated pools, R* about 10       88%      90%       90%    91%
+    100, true exponents near 0.9           91%      92%       90%    89%
+    100, true exponents near 0.1           89%      91%       92%    94%
+    100, noise 2%                          91%      92%       93%    95%
+    100, fitted as `power`: wrong shape    90%      87%       66%    49%
+
+The last row is the warning: the interval is right about noise, not about the shape of the law.
 What this does not know: another shape of the law (the hold-out speaks to that), errors shared by
 all runs of a source or of a seed, and a noise that grows with the budget.
 """
@@ -179,7 +189,7 @@ def bootstrap(
         delta=fit.delta,
         log_score=np.tile(log_score, (starts, 1)),
         centre=np.tile(centre, (starts, 1)),
-        tolerance=1e-5,
+        tolerance=1e-4,
     )
     best = minima.value.reshape(starts, draws).argmin(axis=0)
     pick = best * draws + np.arange(draws)
