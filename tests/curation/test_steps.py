@@ -91,10 +91,19 @@ def test_a_vendored_copy_of_a_held_out_module_is_dropped_and_clean_files_survive
     target = modules["textwrap.py"]
     lines = target.split("\n")
     edited = [re.sub(r"\bself\b", "this", x) if i % 7 == 0 else x for i, x in enumerate(lines)]
+    long = (
+        "argparse.py",
+        "datetime.py",
+        "textwrap.py",
+        "pdb.py",
+        "shutil.py",
+        "tarfile.py",
+        "ast.py",
+    )
     planted = {
         "vendored": '"""Vendored."""\nimport os\n' + "\n".join(edited),
         "excerpt": "\n".join(lines[len(lines) // 2 : len(lines) // 2 + 40]),
-        "bundle": "\n\n".join(modules[n] for n in ("argparse.py", "textwrap.py", "shutil.py")),
+        "bundle": "\n\n".join(modules[n] for n in long),
         "reindented": "\n".join("        " + line for line in lines),
     }
     clean = {name: modules[name] for name in ("argparse.py", "shutil.py", "csv.py", "heapq.py")}
@@ -123,7 +132,7 @@ def test_the_annotator_finds_what_looks_like_the_positives(tmp_path):
     good = [text_of(rng, 150, 300, "good") for _ in range(60)]
     bad = [text_of(rng, 150, 300, "bad") for _ in range(240)]
     stream = wrap(bad[:120] + good[:40] + bad[120:])
-    step = Annotate(positives="fine", keep=0.15)
+    step = Annotate(positives="fine", keep=0.18)
     dropped: Counter[str] = Counter()
     kept, record = annotate(
         iter(stream), step, lambda: wrap(good[40:] * 2), spool=tmp_path, dropped=dropped
@@ -133,7 +142,7 @@ def test_the_annotator_finds_what_looks_like_the_positives(tmp_path):
     assert len([t for t in found if t in good]) == 40
     assert found == [d.text for d in stream if d.text in found]
     # the keep rate is of bytes
-    assert sum(map(len, found)) == pytest.approx(0.15 * sum(sizes.values()), rel=0.03)
+    assert sum(map(len, found)) == pytest.approx(0.18 * sum(sizes.values()), rel=0.03)
     assert record.notes["annotator_roc_auc"] > 0.8
     # every candidate's features are charged: at most a word and a bigram for each word
     assert 0.5 * 2 * 280 * 150 < record.flops <= 2 * 280 * 2 * 150
