@@ -130,7 +130,7 @@ def _sentences(docstring: str) -> list[str]:
 
 
 _MARKUP = re.compile(
-    r">>>|::|^\s*[-=~*+]|^\s*:\w|^\s*@\w|^\s*\w+\s*:|^\s*(?:Args|Parameters|Returns|Raises|Note)\b",
+    r">>>|::|^\s*[-=~*+]|^\s*:\w|^\s*@\w|^\s*\w+\s*:|^\s*(?:Args|Parameters|Returns|Raises|Notes?|Examples?)\s*$",
     re.MULTILINE,
 )
 

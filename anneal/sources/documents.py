@@ -115,7 +115,9 @@ def write_documents(path: Path, stream: Iterable[Document]) -> tuple[int, int]:
     count = size = 0
     with (
         open(path, "wb") as raw,
-        zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as file,
+        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
+            raw, closefd=False
+        ) as file,
     ):
         for document in stream:
             file.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
@@ -306,11 +308,46 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return gzip.open(path)  # type: ignore[return-value]
     if path.suffix == ".zst":
+        return io.BufferedReader(_Zstandard(path), 1 << 20)
+    return open(path, "rb")
+
+
+class _Zstandard(io.RawIOBase):
+    """Frames of a .zst file, one after another.
+
+    zstandard's own stream reader takes the end of the file for the end of the data, so a file that
+    was cut short would pass for a smaller corpus; here it is an EOFError, as gzip has it.
+    """
+
+    def __init__(self, path: Path) -> None:
         import zstandard
 
-        raw = open(path, "rb")  # noqa: SIM115  closed with the reader that holds it
-        reader = zstandard.ZstdDecompressor().stream_reader(
-            raw, read_across_frames=True, closefd=True
-        )
-        return io.BufferedReader(reader, 1 << 20)
-    return open(path, "rb")
+        self.file = open(path, "rb")  # noqa: SIM115  closed by close()
+        self.new_frame = zstandard.ZstdDecompressor().decompressobj
+        self.frame = self.new_frame()
+        self.inside = False
+        self.ready = memoryview(b"")
+        self.unread = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.ready:
+            data = self.unread or self.file.read(1 << 17)
+            self.unread = b""
+            if not data:
+                if self.inside:
+                    raise EOFError("it ends inside a zstandard frame")
+                return 0
+            self.ready, self.inside = memoryview(self.frame.decompress(data)), True
+            if self.frame.eof:
+                self.unread = self.frame.unused_data
+                self.frame, self.inside = self.new_frame(), False
+        part, self.ready = self.ready[: len(buffer)], self.ready[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
