@@ -8,6 +8,7 @@ groups it picks from, and folders beside the sweep file can add to them; words l
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,19 +67,31 @@ def _compose(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
         with _alone(file) as place, initialize_config_dir(str(place), version_base="1.3"):
-            config = compose(file.stem, [f"hydra.searchpath=[file://{folder('conf')}]", *overrides])
+            words = [f"hydra.searchpath=[file://{folder('conf')}]", *map(_override, overrides)]
+            config = compose(file.stem, words)
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        known = [line for line in lines[1:] if line and not line.startswith("Set the env")]
-        raise SettingsError(
-            f"sweep {file}: {lines[0] if lines else type(error).__name__}",
-            hint="; ".join(known)[:600] or "see conf/ for groups and their options",
-        ) from None
+        raise _refused(str(error) or type(error).__name__, file) from None
     finally:
         GlobalHydra.instance().clear()
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _refused(message: str, file: Path) -> SettingsError:
+    """Hydra's complaint, with the options there are as the hint."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    what = f"sweep {file}: {lines[0]}"
+    option = re.search(r"[Cc]ould not (?:find|load) '(\w+)/([^']+)'", message)
+    if option:
+        options = sorted(p.stem for p in (folder("conf") / option[1]).glob("*.yaml"))
+        near = difflib.get_close_matches(option[2], options, n=3, cutoff=0.5)
+        guess = f"did you mean {' or '.join(near)}? " if near else ""
+        return SettingsError(what, hint=f"{guess}conf/{option[1]}/ has {', '.join(options)}")
+    told = [line for line in lines[1:] if not line.startswith(("Set the env", "Config search"))]
+    return SettingsError(
+        what, hint="; ".join(told)[:400] or "see conf/ for groups and their options"
+    )
 
 
 @contextmanager
@@ -119,7 +132,7 @@ def _explained(error: ValidationError, file: Path) -> SettingsError:
     got = repr(first.get("input"))
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        near = difflib.get_close_matches(key, _fields(), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(key, _fields(first["loc"]), n=3, cutoff=0.5)
         what = f"sweep {file}: unknown key `{where}` (got {got[:80]})"
         hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "delete it"
     elif first["type"] == "missing":
@@ -131,19 +144,27 @@ def _explained(error: ValidationError, file: Path) -> SettingsError:
     return SettingsError(what, hint=hint + more)
 
 
-def _fields() -> list[str]:
+def _fields(location: tuple[int | str, ...]) -> list[str]:
     """Names that could have stood where an unknown key stands."""
-    from pydantic import BaseModel
+    kinds = [Sweep]
+    for part in location[:-1]:
+        inside = [kind.model_fields[part].annotation for kind in kinds if part in kind.model_fields]
+        if inside:  # otherwise an index or the tag of a union: it names no field
+            kinds = [model for annotation in inside for model in _models(annotation)]
+    return sorted({name for kind in kinds for name in kind.model_fields})
 
-    names: list[str] = []
-    pending: list[Any] = [Sweep]
-    seen: set[Any] = set()
-    while pending:
-        kind = pending.pop()
-        for inner in getattr(kind, "__args__", ()):
-            pending.append(inner)
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
-            seen.add(kind)
-            names += kind.model_fields
-            pending += [field.annotation for field in kind.model_fields.values()]
-    return names
+
+def _models(annotation: Any) -> list[Any]:
+    """Pydantic models in a type, wherever they stand in it."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models(inner)]
+
+
+def _override(word: str) -> str:
+    """`key=value` sets a key whether the composed file has it or not: pydantic knows the names."""
+    key = word.partition("=")[0]
+    groups = {group.name for group in folder("conf").iterdir() if group.is_dir()}
+    if not key or key[0] in "+~" or "@" in key or key in groups:
+        return word
+    return f"++{word}"

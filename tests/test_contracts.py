@@ -146,14 +146,14 @@ def test_the_readme_tells_every_verb_and_every_file():
 @pytest.mark.parametrize(
     ("words", "what", "hint"),
     [
-        (["budget.seedz=5"], "seedz", "budget"),
-        (["+budget.seedz=5"], "unknown key `budget.seedz`", "did you mean `seeds`"),
+        (["budget.seedz=5"], "unknown key `budget.seedz`", "did you mean `seeds`"),
+        (["+sead=5"], "unknown key `sead`", "did you mean `seed`"),
         (["source=[stdlib,libdts]"], "libdts", "stdlib"),
         (["budget.seeds=many"], "`budget.seeds`", ""),
         (["source.stdlib.cost.usd_fixed=.nan"], "usd_fixed", ""),
         (["source.stdlib.cost.usd_per_token=-1"], "usd_per_token", ""),
         (["phase.replay_share=1.5"], "replay_share", ""),
-        (["++replay.stdlib.kind=general"], "replay", ""),
+        (["replay.stdlib.kind=general"], "replay", ""),
         (["source=["], "source=[", ""),
     ],
 )
