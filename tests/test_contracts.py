@@ -154,7 +154,7 @@ def test_the_readme_tells_every_verb_and_every_file():
         (["source.stdlib.cost.usd_per_token=-1"], "usd_per_token", ""),
         (["phase.replay_share=1.5"], "replay_share", ""),
         (["replay.stdlib.kind=general"], "replay", ""),
-        (["source=["], "source=[", ""),
+        (["source=["], "no viable alternative", "override"),
     ],
 )
 def test_bad_words_are_one_clear_error(words, what, hint):

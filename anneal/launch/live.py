@@ -105,10 +105,10 @@ class Live:
             self._rich.stop()
             self._rich = None
         if self._tasks:
-            self._say(self.summary())
+            self.say(self.summary())
             missing = Counter(o.missing for o in self._outcomes.values() if o.missing)
             for reason, count in missing.items():
-                self._say(f"{count} missing: {reason}")
+                self.say(f"{count} missing: {reason}")
 
     def __call__(self, event: Event) -> None:
         """Takes note of an event."""
@@ -143,9 +143,9 @@ class Live:
                 f" at most {event.seconds:.0f} s; Ctrl-C again ends them at once"
             )
             if not self._terminal:
-                self._say(self._note)
+                self.say(self._note)
         if not self._terminal and self._clock() - self._said >= PLAIN_SECONDS:
-            self._say(self.summary())
+            self.say(self.summary())
 
     def summary(self) -> str:
         """One line: finished, failed, missing, elapsed, time left."""
@@ -206,19 +206,20 @@ class Live:
         self._last_failure = self._note = ""
         self._began = self._clock()
         if not self._terminal:
-            self._say(f"{len(event.tasks)} tasks on {event.slots} slots")
+            self.say(f"{len(event.tasks)} tasks on {event.slots} slots")
 
     def _stumble(self, event: Stumbled) -> None:
         self._rows.pop(event.slot, None)
         failure, label = event.failure, self._tasks[event.task].label
         head = f"{label} ({failure.kind}): {failure.message}"
         if event.retry:
-            self._say(f"retried: {head}\n  log: {failure.log}")
+            self.say(f"retried: {head}\n  log: {failure.log}")
         else:
             self._last_failure = f"last failure: {head}"
-            self._say(f"failed: {head}\n  log: {failure.log}\n  again: {event.again}")
+            self.say(f"failed: {head}\n  log: {failure.log}\n  again: {event.again}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Prints a line above the table."""
         self._said = self._clock()
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -22,7 +22,9 @@ from __future__ import annotations
 import os
 import selectors
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -338,3 +340,18 @@ class LocalLauncher(Launcher):
 def _announce(board: Board, on_event: Listener) -> None:
     for outcome in board.news():
         on_event(Settled(outcome=outcome))
+
+
+def on_gpus(settings: Local) -> Local:
+    """`settings` with the machine's GPUs dealt to the slots, where none are named.
+
+    CUDA_VISIBLE_DEVICES says which, else `nvidia-smi`; without either, slots are CPU cores.
+    """
+    if settings.devices:
+        return settings
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None and shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        named = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    devices = tuple((named or "").replace("\n", ",").replace(" ", "").strip(",").split(","))
+    return settings.model_copy(update={"devices": tuple(d for d in devices if d)})

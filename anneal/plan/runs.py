@@ -43,7 +43,7 @@ CONTROL, UNIFORM, BASE = "replay only", "uniform mix", "base as it is"
 class Anneal(Value):
     """What all micro-anneals of a sweep share."""
 
-    batch: int = Field(8, gt=0)
+    batch: int = Field(4, gt=0)
     """Sequences a step."""
     sequence: int = Field(256, gt=1)
     replay_share: float = Field(0.25, ge=0, lt=1)

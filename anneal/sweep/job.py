@@ -8,18 +8,20 @@ a result is not done again.
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
 
-from anneal.errors import TrainingError
+from anneal.errors import LawError, TrainingError
 from anneal.launch.live import Live
-from anneal.launch.local import LocalLauncher
+from anneal.launch.local import LocalLauncher, on_gpus
 from anneal.launch.values import Launcher, Outcome
 from anneal.ledger import Ledger
 from anneal.plan.runs import plan_runs
 from anneal.report import write_report
 from anneal.report.decision import Decision
-from anneal.store import Store, read_value
+from anneal.store import Store, read_value, write
 from anneal.sweep.analyse import analyse
 from anneal.sweep.base import base_spec, start_from
 from anneal.sweep.console import summary
@@ -51,23 +53,29 @@ def sweep(
     """
     store = Store(ask.store)
     folder = store.sweep(ask.name)
+    clock = Clock()
     with (
         store.lock(f"sweep {ask.name}"),
-        Live() as listener,
-        launcher or LocalLauncher(store, ask.launcher, logs=folder / "logs") as workers,
+        Live() as live,
+        launcher or LocalLauncher(store, on_gpus(ask.launcher), logs=folder / "logs") as workers,
     ):
-        manifests = prepare(ask, store, workers, listener)
+        live.say("preparing sources and targets")
+        manifests = prepare(ask, store, workers, live)
+        clock.lap("prepare")
         base = base_spec(ask, manifests)
-        start = start_from(ask, base, manifests, store)
-        design = design_of(ask, manifests, start)
+        design = design_of(ask, manifests, start_from(ask, base, manifests, store))
         runs = plan_runs(design)
         keep(folder, runs)
         if base is not None:
-            (trained,) = workers.run(run_tasks(ask, [base], store), on_event=listener)
+            live.say(f"base: {base.phases[0].tokens:,} tokens")
+            (trained,) = workers.run(run_tasks(ask, [base], store), on_event=live)
             _must(trained, "the base was not trained")
+        clock.lap("base")
         registration, changed = register(ask, design, folder)
-        reused = len(runs) - len(Ledger(store).missing(r.spec.id for r in runs))
-        outcomes = workers.run(run_tasks(ask, runs, store), on_event=listener)
+        missing = len(Ledger(store).missing(r.spec.id for r in runs))
+        live.say(f"runs: {len(runs)} planned, {len(runs) - missing} finished before")
+        outcomes = workers.run(run_tasks(ask, runs, store), on_event=live)
+        clock.lap("runs")
         evidence = Evidence(
             ask=ask,
             design=design,
@@ -76,12 +84,37 @@ def sweep(
             manifests=manifests,
             registration=registration,
             changed=changed,
-            reused=reused,
+            reused=len(runs) - missing,
             command=command,
         )
-        decision = _decide(evidence, Ledger(store), folder)
+        live.say("fitting laws, allocating the real budget, writing the report")
+        try:
+            decision = _decide(evidence, Ledger(store), folder)
+        except LawError as error:
+            if all(outcome.ok for outcome in outcomes):
+                raise
+            failed = sum(not outcome.ok for outcome in outcomes)
+            live.say(f"PARTIAL: {failed} runs have no result, and the others carry no law: {error}")
+            return PARTIAL
+        clock.lap("decide")
+        if missing:
+            write(folder / "timing.json", json.dumps(clock.laps))
     _say(decision, folder / "report" / "index.html")
     return PARTIAL if decision.partial else 0
+
+
+class Clock:
+    """Seconds of each stage of a sweep, for `timing.json`."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """Ends a stage."""
+        now = time.monotonic()
+        self.laps[stage] = now - self._last
+        self._last = now
 
 
 def _must(outcome: Outcome, what: str) -> None:

@@ -17,8 +17,8 @@ from anneal.values import Value
 class BaseTraining(Value):
     """How a base made here is trained: on replay text, warm-up then constant, kept undecayed."""
 
-    tokens: int = Field(1_500_000, gt=0)
-    batch: int = Field(8, gt=0)
+    tokens: int = Field(1_200_000, gt=0)
+    batch: int = Field(4, gt=0)
     sequence: int = Field(256, gt=1)
     schedule: Schedule = Schedule(kind="constant", warmup=0.02)
 

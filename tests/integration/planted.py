@@ -1,8 +1,8 @@
 """A worker whose scores follow a known law: the truth that a sweep must find. No torch.
 
-Started in place of `python -m anneal` (`python -m tests.integration.planted VERB --serve`). The truth
-is in the environment, `PLANTED`: JSON {floor, base, alpha, r_star, noise, tau: {source: tokens},
-tokens: {source or target: unique tokens}, guard: slope}.
+Started in place of `python -m anneal` (`python -m tests.integration.planted VERB --serve`). The
+truth is in the environment, `PLANTED`: JSON {floor, base, alpha, r_star, noise,
+tau: {source: tokens}, tokens: {source or target: unique tokens}, guard: slope}.
 
     score = floor + (base - floor) (1 + sum_i D_i / tau_i) ^ -alpha,  D_i effective data of source i
 """

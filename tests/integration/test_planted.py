@@ -33,7 +33,7 @@ TRUTH = {
     # books teach most per token and are scarce; web is plentiful; junk is junk
     "tau": {"books": 2.0e4, "web": 6.0e4, "junk": 6.0e5, "replay": 8.0e5},
     "tokens": {
-        "books": 60_000,
+        "books": 30_000,
         "web": 20_000_000,
         "junk": 20_000_000,
         "replay": 20_000_000,
@@ -95,7 +95,7 @@ def test_the_planted_optimum_is_found(tmp_path, capsys):
     code, decision = answer(ask, TRUTH)
     assert code == 0
     total = decision.real_tokens
-    assert total == 4_194_304
+    assert total == 2_097_152
     assert sum(row.tokens for row in decision.allocation) == total
     ours = real_score(TRUTH, {r.source: r.share for r in decision.allocation}, total)
     mixes = np.random.default_rng(0).dirichlet(np.ones(3), 20_000)
