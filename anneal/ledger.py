@@ -94,6 +94,7 @@ def _row(run: PlannedRun, result: Result) -> dict[str, Any]:
         "shares": " ".join(
             f"{k}={v / max(result.tokens, 1):.4f}" for k, v in sorted(result.source_tokens.items())
         ),
+        "weights": result.weights or "",
         "finished": result.finished,
     }
     for name, score in result.scores.items():

@@ -79,6 +79,22 @@ def test_first_words_never_load_heavy_libraries(verb, tmp_path):
     assert done.stderr.splitlines()[-1] == "[]", done.stderr
 
 
+def test_a_training_worker_needs_torch_transformers_pydantic_and_numpy_alone():
+    """On a lean GPU image nothing else is installed."""
+    absent = (
+        "pandas scipy sklearn rensa pyarrow fsspec zstandard datasets hydra omegaconf yaml rich "
+        "altair vl_convert jinja2 psutil wandb optuna deepspeed"
+    ).split()
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({absent!r}))\n"
+        "import anneal.__main__, anneal.plan.protocol, anneal.training.worker\n"
+        "import anneal.training.loop, anneal.training.workbench\n"
+    )
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_option_of_every_group_composes():
     for group in sorted((REPOSITORY / "conf").iterdir()):
         if group.is_dir():
@@ -107,11 +123,11 @@ def test_sweeps_compose_and_say_question_cost_and_command(sweep):
 def commands() -> list[str]:
     text = (REPOSITORY / "README.md").read_text()
     found = []
-    for block in re.findall(r"```(?:sh|console)?\n(.*?)```", text, re.DOTALL):
-        for line in block.splitlines():
-            line = line.removeprefix("$ ").split("  #")[0].strip()
-            if line.startswith("python -m anneal"):
-                found.append(line)
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines() if language == "sh" else ():
+            words = line.split("  #")[0].strip()
+            if words.startswith("python -m anneal"):
+                found.append(words)
     return found
 
 

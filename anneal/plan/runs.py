@@ -43,9 +43,9 @@ CONTROL, UNIFORM, BASE = "replay only", "uniform mix", "base as it is"
 class Anneal(Value):
     """What all micro-anneals of a sweep share."""
 
-    batch: int = Field(4, gt=0)
+    batch: int = Field(8, gt=0)
     """Sequences a step."""
-    sequence: int = Field(256, gt=1)
+    sequence: int = Field(128, gt=1)
     replay_share: float = Field(0.25, ge=0, lt=1)
     """Share of the tokens that replay gets, against forgetting."""
     schedule: Schedule = Schedule()

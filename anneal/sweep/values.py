@@ -18,8 +18,8 @@ class BaseTraining(Value):
     """How a base made here is trained: on replay text, warm-up then constant, kept undecayed."""
 
     tokens: int = Field(1_200_000, gt=0)
-    batch: int = Field(4, gt=0)
-    sequence: int = Field(256, gt=1)
+    batch: int = Field(8, gt=0)
+    sequence: int = Field(128, gt=1)
     schedule: Schedule = Schedule(kind="constant", warmup=0.02)
 
 
@@ -65,7 +65,7 @@ class Sweep(Value):
     phase: Anneal = Anneal()
     optimiser: Optimiser = Optimiser()
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    score_sequence: int = Field(256, gt=1)
+    score_sequence: int = Field(128, gt=1)
     prices: Prices
     law: LawSettings
     allocation: AllocationSettings = AllocationSettings()

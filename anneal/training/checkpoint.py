@@ -50,8 +50,8 @@ def save(
     if folder.exists():
         return
     with writing(folder) as temporary:
-        save_file(weights, temporary / "model.safetensors")
-        save_file(moments, temporary / "optimiser.safetensors")
+        _write(weights, temporary / "model.safetensors")
+        _write(moments, temporary / "optimiser.safetensors")
         write_value(temporary / "progress.json", progress)
     for old in checkpoints(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -91,8 +91,8 @@ def save_weights(
     with writing(folder) as temporary:
         config = model.config.to_dict() | {"dtype": "float32"}
         type(model.config).from_dict(config).save_pretrained(temporary)
-        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        save_file(moments, temporary / "optimiser.safetensors")
+        _write(weights, temporary / "model.safetensors")
+        _write(moments, temporary / "optimiser.safetensors")
 
 
 def load_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -107,6 +107,16 @@ def sha256(weights: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(weights[name].contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk comes as one of these
+        raise StoreError(
+            f"{path}: cannot be written: {error}",
+            hint="free space and run again: what is finished is kept",
+        ) from error
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

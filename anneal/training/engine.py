@@ -22,7 +22,7 @@ from anneal.training.loss import summed_loss, tiled_cross_entropy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TILE = {"cpu": 128, "cuda": 4096}
+TILE = {"cpu": 256, "cuda": 4096}
 """Tokens of a loss tile: on a CPU about what stays in its cache with 4k-8k entries (measured)."""
 
 

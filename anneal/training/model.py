@@ -26,8 +26,8 @@ PLAIN_HEADS = frozenset(
 """transformers model types whose logits are `hidden @ head.T` (a bias is refused where found)."""
 
 LONG = 512
-"""Sequences from here on use fused attention on a CPU; below, plain attention under the compiler
-was a fifth to a third faster for models of this size (measured, analysis/LOG.md)."""
+"""Sequences from here on use fused attention on a CPU; below, plain attention under the compiler is
+faster for models of this size (measured, analysis/LOG.md)."""
 
 
 def llama(shape: LlamaShape, *, vocabulary: int, seed: int) -> PreTrainedModel:

@@ -110,7 +110,7 @@ def test_plan_and_status_and_export(finished):
     assert status.returncode == 0, status.stderr
     table = pd.read_parquet(finished / "out.parquet")
     assert len(table) == len(results(finished)) - 1  # all but the base's own training
-    assert {"bpb aim", "bpb guard", "weights", "shares", "code"} <= set(table) | {"weights"}
+    assert {"bpb aim", "bpb guard", "weights", "shares", "code"} <= set(table)
 
 
 def test_a_new_source_starts_only_its_own_runs(finished, tmp_path):
@@ -211,3 +211,29 @@ def kill_tree(pid: int, number: int) -> None:
             child.send_signal(number)
         except psutil.NoSuchProcess:
             continue
+
+
+def test_a_checkpoint_of_ones_own_is_a_base(finished, tmp_path):
+    """The base that the sweep trained, as a Hugging Face folder with its tokenizer, given by path."""
+    folder = tmp_path / "c"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("store", "out.parquet"))
+    (weights,) = (finished / "store" / "runs").glob("*/weights")
+    shutil.copytree(weights, folder / "base", ignore=shutil.ignore_patterns("optimiser*"))
+    (tokenizer,) = (finished / "store" / "tokenizers").glob("*/tokenizer.json")
+    for path in tokenizer.parent.glob("*.json"):
+        shutil.copy(path, folder / "base")
+    text = (folder / "small.yaml").read_text()
+    text = text.replace(
+        "override budget: smoke", "override budget: smoke\n  - override model: checkpoint"
+    )
+    lines = [li for li in text.splitlines() if not li.startswith(("model:", "base:", "tokenizer:"))]
+    lines += ["model: {path: base}", "tokenizer: {kind: huggingface, path: base}"]
+    (folder / "small.yaml").write_text("\n".join(lines) + "\n")
+    done = anneal(folder, "sweep", "small.yaml")
+    assert done.returncode == 0, done.stderr
+    # the base as it is scores the same, whichever way it came
+    scores = [
+        {r.scores["aim"].bpb for r in results(f).values() if r.tokens == 0}
+        for f in (finished, folder)
+    ]
+    assert scores[0] == scores[1]

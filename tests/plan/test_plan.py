@@ -34,7 +34,7 @@ def design(sources=None, budget=BUDGET, **more):
         sources=sources or (supply(), supply("books", 1_048_576)),
         targets=(Scored(name="target", content="x"),),
         budget=budget,
-        anneal=Anneal(batch=8),
+        anneal=Anneal(batch=8, sequence=256),
         prices=PRICES,
         **more,
     )
