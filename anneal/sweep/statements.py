@@ -129,6 +129,7 @@ def warnings(evidence: Evidence, found: Analysis) -> Iterator[str]:
     for row in effects.noise_rows(found.table, evidence, list(found.points.labels)):
         if not row.kept:
             yield f"target `{row.target}`: {row.reason} (SNR {row.snr:.2f})"
+    yield from _misfits(found)
     yield from _leaks(evidence)
     outside = [
         c.budget
@@ -141,6 +142,23 @@ def warnings(evidence: Evidence, found: Analysis) -> Iterator[str]:
             + ", ".join(f"{b:,}" for b in outside)
             + " tokens: mixtures may add up otherwise than the mixture rule says"
         )
+
+
+MISFIT = 3.0
+"""RMS residual of one source, in noise floors, from which the law is said not to follow it."""
+
+
+def _misfits(found: Analysis) -> Iterator[str]:
+    """Sources whose results the law does not follow: one that turns up again, for one."""
+    errors = found.law.fit.residuals * found.points.score
+    for code, label in enumerate(found.points.labels):
+        own = errors[found.points.group == code]
+        size = float(np.sqrt(np.mean(own**2))) if own.size else 0.0
+        if size > MISFIT * found.noise:
+            yield (
+                f"the law does not follow `{label}`: its runs lie {size:.4f} bpb off it (RMS), "
+                f"{size / found.noise:.1f} noise floors; every interval is wider for it"
+            )
 
 
 def _leaks(evidence: Evidence) -> Iterator[str]:

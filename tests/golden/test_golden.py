@@ -1,8 +1,8 @@
 """Golden losses: a change that should not touch the numerics leaves (step, loss) as they are.
 
-`losses.json` was written by `python -m tests.golden.test_golden` on purpose, never by a test. fp32 on a
-CPU without compilation; another processor sums in another order, so losses compare within 2e-4
-nats, far below what a changed formula moves them by.
+`losses.json` was written by `python -m tests.golden.test_golden` on purpose, never by a test. fp32
+on a CPU without compilation; another processor sums in another order, so losses compare within
+2e-4 nats, far below what a changed formula moves them by.
 """
 
 import json

@@ -214,7 +214,7 @@ def kill_tree(pid: int, number: int) -> None:
 
 
 def test_a_checkpoint_of_ones_own_is_a_base(finished, tmp_path):
-    """The base that the sweep trained, as a Hugging Face folder with its tokenizer, given by path."""
+    """The base that the sweep trained, as a Hugging Face folder with its tokenizer."""
     folder = tmp_path / "c"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("store", "out.parquet"))
     (weights,) = (finished / "store" / "runs").glob("*/weights")
