@@ -210,10 +210,12 @@ def _allocation(decision: Decision) -> look.Layers:
         base.mark_tick(thickness=1.5, size=9, color="var(--ink)", aria=False).encode(x=f"{end}:Q")
         for end in ("low", "high")
     ]
-    cap = base.transform_filter("isValid(datum.cap)").mark_tick(
-        thickness=2, size=27, color="var(--ink)", aria=False
-    )
-    return alt.layer(bars, spread, *ends, cap.encode(x="cap:Q")).properties(
+    caps = []
+    if any(row.share_cap is not None for row in decision.allocation):
+        cap = base.transform_filter("isValid(datum.cap)")
+        tick = cap.mark_tick(thickness=2, size=27, color="var(--ink)", aria=False)
+        caps.append(tick.encode(x="cap:Q"))
+    return alt.layer(bars, spread, *ends, *caps).properties(
         height=_bars_height(decision), description="Share of the real budget by source"
     )
 

@@ -73,9 +73,11 @@ def count(value: float) -> str:
 
 
 def flops(value: float) -> str:
-    """`3.2e15`."""
+    """`3.2e15`; plain below a thousand."""
     if value == 0:
         return "0"
+    if 0.1 <= value < 1000:
+        return f"{value:.3g}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}".replace("e-", f"e{MINUS}")
 

@@ -143,10 +143,11 @@ def data(rows: Sequence[Row]) -> alt.InlineData:
 
 
 def colour(decision: Decision, *, legend: bool = True) -> alt.Color:
-    """The encoding that gives every source its colour."""
+    """The encoding that gives every source its colour; the legend has those that are drawn."""
     import altair as alt
 
-    named = colours(decision)
+    drawn = {row.source for row in (*decision.allocation, *decision.points, *decision.curves)}
+    named = {name: value for name, value in colours(decision).items() if name in drawn}
     scale = alt.Scale(domain=list(named), range=list(named.values()))
     return alt.Color("source:N", scale=scale, legend=alt.Legend() if legend else None)
 
