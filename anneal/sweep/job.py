@@ -145,4 +145,5 @@ def _say(decision: Decision, path: Path) -> None:
     """The last lines of a sweep: the decision and where the report lies."""
     sys.stderr.flush()
     print(summary(decision))
-    print(f"report: {path}")
+    here = Path.cwd()
+    print(f"report: {path.relative_to(here) if path.is_relative_to(here) else path}")
