@@ -146,7 +146,8 @@ def colour(decision: Decision, *, legend: bool = True) -> alt.Color:
     """The encoding that gives every source its colour; the legend has those that are drawn."""
     import altair as alt
 
-    drawn = {row.source for row in (*decision.allocation, *decision.points, *decision.curves)}
+    drawn = {row.source for row in decision.allocation}
+    drawn |= {p.source for p in decision.points} | {c.source for c in decision.curves}
     named = {name: value for name, value in colours(decision).items() if name in drawn}
     scale = alt.Scale(domain=list(named), range=list(named.values()))
     return alt.Color("source:N", scale=scale, legend=alt.Legend() if legend else None)

@@ -46,7 +46,7 @@ def show_plan(ask: Sweep) -> None:
     missing = set(ledger.missing(r.spec.id for r in runs))
     speed, source = _speed(ledger, runs, design)
     out.print(_table(design, runs, missing, speed))
-    _totals(ask, design, runs, missing, speed, source, out)
+    _totals(design, runs, missing, speed, source, out)
     if base is not None:
         state = "to train" if ledger.missing([base.id]) else "done"
         tokens = base.phases[0].tokens
@@ -112,7 +112,6 @@ def _table(design: Design, runs: Sequence[PlannedRun], missing: set[str], speed:
 
 
 def _totals(
-    ask: Sweep,
     design: Design,
     runs: Sequence[PlannedRun],
     missing: set[str],
@@ -139,6 +138,14 @@ def _totals(
     out.print(
         f"money      {usd:.4g} USD = FLOPs x {design.prices.usd_per_flop:.3g} USD/FLOP "
         f"({design.prices.usd_per_hour:g} USD/h at {design.prices.flops_per_second:.3g} FLOP/s)"
+    )
+    bought = [s.cost for s in design.sources]
+    sizes = [s.tokens for s in design.sources]
+    acquired = sum(c.flops(n) for c, n in zip(bought, sizes, strict=True))
+    price = sum(design.prices.acquisition_usd(c, n) for c, n in zip(bought, sizes, strict=True))
+    out.print(
+        f"acquiring  {acquired:.3g} FLOPs, {price:.4g} USD = fixed + per token x unique tokens, "
+        "every source whole"
     )
     out.print(
         f"evidence   {everything:.3g} FLOPs in all = {everything / real:.1%} of the real budget's "

@@ -57,7 +57,9 @@ def run_tasks(
     """Tasks of `runs`; the task files of those without a result are written."""
     tasks = []
     for run in runs:
-        spec, label = (run, run.phases[-1].name) if isinstance(run, RunSpec) else (run.spec, run.label)
+        spec, label = (
+            (run, run.phases[-1].name) if isinstance(run, RunSpec) else (run.spec, run.label)
+        )
         folder = store.run(spec.id)
         done = folder / "result.json"
         if not done.exists():

@@ -90,15 +90,17 @@ class TorchEngine(Engine):
         self.micro_batch = means.micro_batch
         self.tile = TILE[self.device.type]
         model.set_attn_implementation(models.attention_for(self.device, sequence))
-        model.to(device=self.device, dtype=getattr(torch, precision))
+        model.to(device=self.device)
         model.train()
         self.model = model
         self.names = [n for n, _ in model.named_parameters()]
         self.copies = [p for _, p in model.named_parameters()]
         self.mixed = precision != "float32"
         self.masters = [
-            torch.nn.Parameter(p.detach().float()) if self.mixed else p for p in self.copies
+            torch.nn.Parameter(p.detach().clone()) if self.mixed else p for p in self.copies
         ]
+        for copy in self.copies:  # parameters alone: rotary frequencies stay exact
+            copy.data = copy.data.to(getattr(torch, precision))
         for master in self.masters:
             master.grad = torch.zeros_like(master)
         embedding = models.head(model)

@@ -96,6 +96,17 @@ def test_bfloat16_keeps_small_updates():
     assert all(p.dtype == torch.bfloat16 for p in mine.model.parameters())
 
 
+def test_bfloat16_leaves_rotary_frequencies_in_full_precision():
+    # 8 bits of a frequency are a wrong angle far out: exported weights would score otherwise
+    mine = engine("bfloat16")
+    floats = [b for b in mine.model.buffers() if b.is_floating_point()]
+    assert floats and all(b.dtype == torch.float32 for b in floats)
+    tokens = np.random.default_rng(0).integers(0, 128, 640)
+    found = score(mine, [tokens], bytes_=1, sequence=160, batch=2, end_of_text=0)
+    exact = score(engine("float32"), [tokens], bytes_=1, sequence=160, batch=2, end_of_text=0)
+    assert found.loss == pytest.approx(exact.loss, abs=2e-3)  # bf16 rounding
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("compiled", ["off", pytest.param("on", marks=pytest.mark.integration)])
 def test_saving_and_loading_continues_bit_for_bit(tmp_path, precision, compiled):
