@@ -97,7 +97,7 @@ def noise_rows(table: pd.DataFrame, evidence: Evidence, labels: Sequence[str]) -
                 if target.guard
                 else "signal above noise"
                 if kept
-                else "its noise is larger than the differences between arms",
+                else "noise above the differences between arms; the score still has it",
             )
         )
     return rows
