@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         ("prepare", _prepare, "carry out one curation step, or serve steps to a launcher"),
     ):
         made = verb(name, function, about)
-        made.add_argument("spec", nargs="?", type=Path, help="a task file in the store")
+        made.add_argument(
+            "spec", nargs="?", type=Path, help="a task file in the store; served: to get ready for"
+        )
         made.add_argument("--serve", action="store_true", help="read tasks from standard input")
     return parser
 
@@ -131,7 +133,7 @@ def _run(words: argparse.Namespace) -> int:
 
     worker = Worker()
     if words.serve:
-        return serve(worker, warm=worker.warm)
+        return serve(worker, warm=lambda: worker.warm(words.spec))
     return _alone(words.spec, worker)
 
 

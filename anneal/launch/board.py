@@ -78,6 +78,12 @@ class Board:
         self._attempts[task.id] += 1
         return task
 
+    def waiting(self) -> list[Task]:
+        """Tasks that need another one first, the longest first."""
+        blocked = [self._tasks[name] for name, left in self._waits.items() if left]
+        blocked = [task for task in blocked if task.id not in self._outcomes]
+        return sorted(blocked, key=lambda task: (-task.size, self._order[task.id]))
+
     def attempt(self, task: Task) -> int:
         """Which attempt the task is in, from 1."""
         return self._attempts[task.id]

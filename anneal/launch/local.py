@@ -2,7 +2,8 @@
 
 A run of the demo takes seconds; loading PyTorch and a base takes as long, and compiling takes
 longer. So a worker is started when a slot first needs it, loads everything once, and is kept until
-the launcher is closed. The launcher itself is one thread around one `select`: it hands the longest
+the launcher is closed; a slot with nothing to do, because what remains waits for a task under way,
+starts its worker ahead. The launcher itself is one thread around one `select`: it hands the longest
 ready task to a free slot, listens, and settles what became of it.
 
 What ends a worker, and what follows:
@@ -124,6 +125,7 @@ class LocalLauncher(Launcher):
         self._logs = logs.absolute()
         self._command = tuple(command)
         self._workers: dict[tuple[int, str], Worker] = {}
+        self._ahead: set[tuple[int, str]] = set()
         self._served: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._interrupts = 0
@@ -176,6 +178,10 @@ class LocalLauncher(Launcher):
             worker.hand(task, log=self._logs / f"{task.id}.log", now=time.monotonic())
             attempt = board.attempt(task)
             on_event(Began(task=task.id, slot=slot.number, attempt=attempt, warm=worker.ready))
+        for idle, later in zip(free, board.waiting(), strict=False):
+            if (idle.number, later.verb) not in self._workers.keys() | self._ahead:
+                self._ahead.add((idle.number, later.verb))  # once: it may die of what is wrong
+                self._start(idle, later.verb, ahead_of=later.spec)
 
     def _suits(self, slot: Slot, task: Task) -> int:
         """A slot whose worker is warm first, then one that has none of another verb."""
@@ -183,8 +189,8 @@ class LocalLauncher(Launcher):
             return 2
         return 1 - sum(number == slot.number for number, _ in self._workers)
 
-    def _start(self, slot: Slot, verb: str) -> Worker:
-        command = [*self._command, verb, "--serve"]
+    def _start(self, slot: Slot, verb: str, *, ahead_of: str | None = None) -> Worker:
+        command = [*self._command, verb, "--serve", *([ahead_of] if ahead_of else [])]
         log = self._logs / f"slot-{slot.number}-{verb}.log"
         try:
             worker = Worker(command, slot=slot, verb=verb, log=log)

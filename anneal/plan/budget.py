@@ -50,9 +50,10 @@ class Budget(Value):
     count: int = Field(5, gt=0)
     """Budgets, log-spaced; a law with three parameters wants five or more."""
     seeds: int = Field(3, gt=0)
-    """Seeds at the repeated budget; one elsewhere."""
-    repeated: int | None = Field(None, ge=0)
-    """Index of the budget with all seeds; None is the middle one."""
+    """Seeds at the repeated budgets; one elsewhere."""
+    repeated: tuple[int, ...] = ()
+    """Indices of the budgets with all seeds; empty is the middle one. Small budgets are cheap to
+    repeat, and are where a run's noise is largest."""
     repetition: Literal["matched", "natural", "both"] = "both"
     """both: matched at every budget, natural at two, so that one law can learn what repeating
     costs."""
@@ -62,8 +63,8 @@ class Budget(Value):
     def _ladder(self) -> Budget:
         if self.largest < self.smallest or (self.count > 1) != (self.largest > self.smallest):
             raise ValueError("a ladder needs smallest < largest, or count 1 with both equal")
-        if self.repeated is not None and self.repeated >= self.count:
-            raise ValueError("repeated must be an index below count")
+        if any(not 0 <= index < self.count for index in self.repeated):
+            raise ValueError("repeated must hold indices from 0, below count")
         return self
 
     @property
@@ -76,8 +77,12 @@ class Budget(Value):
 
     @property
     def middle(self) -> int:
-        """Index of the budget with all seeds."""
-        return self.count // 2 if self.repeated is None else self.repeated
+        """Index of the largest budget with all seeds: where noise and signal are compared."""
+        return max(self.repeated, default=self.count // 2)
+
+    def seeds_at(self, index: int) -> int:
+        """Seeds of the budget with this index."""
+        return self.seeds if index in (self.repeated or (self.middle,)) else 1
 
 
 class Prices(Value):

@@ -117,8 +117,7 @@ def plan_runs(design: Design) -> tuple[PlannedRun, ...]:
     runs = [_base(design)]
     ladder = design.budget.ladder
     for index, budget in enumerate(ladder):
-        repeats = design.budget.seeds if index == design.budget.middle else 1
-        for seed in range(design.seed, design.seed + repeats):
+        for seed in range(design.seed, design.seed + design.budget.seeds_at(index)):
             runs.extend(_arms(design, budget, seed, _designs(design, index, seed)))
     unique = {run.spec.id: run for run in reversed(runs)}  # a natural run may equal a matched one
     return tuple(sorted(unique.values(), key=lambda r: (r.budget, r.seed, r.arm, r.source)))

@@ -82,13 +82,13 @@ class NoiseRow(Value):
     target: str
     guard: bool
     seeds: int
-    """Seeds per arm at the repeated budget."""
+    """Seeds per arm at the repeated budgets."""
     degrees: int
     """Degrees of freedom of the pooled SD."""
     sd: Interval
     """Pooled seed SD, bits per byte."""
     signal: float
-    """SD between arms at the repeated budget."""
+    """SD between arms at the largest repeated budget."""
     snr: float
     kept: bool
     reason: str

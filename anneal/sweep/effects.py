@@ -108,7 +108,7 @@ def _sd(noise: Noise) -> Interval:
 
 
 def _signal(table: pd.DataFrame, evidence: Evidence, labels: Sequence[str], column: str) -> float:
-    """SD between the arms' means at the repeated budget."""
+    """SD between the arms' means at the largest repeated budget."""
     budget = evidence.ask.budget.ladder[evidence.ask.budget.middle]
     rows = table[
         (table["budget"] == budget)

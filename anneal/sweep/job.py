@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from anneal.errors import LawError, TrainingError
 from anneal.launch.live import Live
 from anneal.launch.local import LocalLauncher, on_gpus
-from anneal.launch.values import Launcher, Outcome
+from anneal.launch.values import Event, Launcher, Outcome, Settled
 from anneal.ledger import Ledger
-from anneal.plan.runs import plan_runs
+from anneal.plan.runs import PlannedRun, plan_runs
+from anneal.plan.values import RunSpec
 from anneal.report import write_report
 from anneal.report.decision import Decision
 from anneal.store import Store, read_value, write
@@ -66,16 +68,10 @@ def sweep(
         design = design_of(ask, manifests, start_from(ask, base, manifests, store))
         runs = plan_runs(design)
         keep(folder, runs)
-        if base is not None:
-            live.say(f"base: {base.phases[0].tokens:,} tokens")
-            (trained,) = workers.run(run_tasks(ask, [base], store), on_event=live)
-            _must(trained, "the base was not trained")
-        clock.lap("base")
         registration, changed = register(ask, design, folder)
         missing = len(Ledger(store).missing(r.spec.id for r in runs))
         live.say(f"runs: {len(runs)} planned, {len(runs) - missing} finished before")
-        outcomes = workers.run(run_tasks(ask, runs, store), on_event=live)
-        clock.lap("runs")
+        outcomes = _run(ask, base, runs, store, workers, live, clock)
         evidence = Evidence(
             ask=ask,
             design=design,
@@ -101,6 +97,37 @@ def sweep(
             write(folder / "timing.json", json.dumps(clock.laps))
     _say(decision, folder / "report" / "index.html")
     return PARTIAL if decision.partial else 0
+
+
+def _run(
+    ask: Sweep,
+    base: RunSpec | None,
+    runs: Sequence[PlannedRun],
+    store: Store,
+    workers: Launcher,
+    live: Live,
+    clock: Clock,
+) -> list[Outcome]:
+    """The base where it is trained here, then the runs: one launch, so that idle slots get ready
+    for the runs while the base trains."""
+    tasks = run_tasks(ask, runs, store)
+    if base is None:
+        outcomes = workers.run(tasks, on_event=live)
+        clock.lap("runs")
+        return outcomes
+    live.say(f"base: {base.phases[0].tokens:,} tokens")
+    (first,) = run_tasks(ask, [base], store)
+
+    def listen(event: Event) -> None:
+        live(event)
+        if isinstance(event, Settled) and event.outcome.task == first.id:
+            clock.lap("base")
+
+    after = [task.model_copy(update={"needs": (first.id,)}) for task in tasks]
+    trained, *outcomes = workers.run([first, *after], on_event=listen)
+    _must(trained, "the base was not trained")
+    clock.lap("runs")
+    return outcomes
 
 
 class Clock:

@@ -67,8 +67,9 @@ def _show_unprepared(ask: Sweep, todo: Sequence[str], out: Console) -> None:
     for label in todo:
         out.print(f"  {label}", markup=False)
     arms = len(ask.source) + 1 + (len(ask.source) > 1)
-    cells = arms * (budget.count + budget.seeds - 1)
-    tokens = sum(budget.ladder) + (budget.seeds - 1) * budget.ladder[budget.middle]
+    seeds = [budget.seeds_at(index) for index in range(budget.count)]
+    cells = arms * sum(seeds)
+    tokens = sum(n * tokens for n, tokens in zip(seeds, budget.ladder, strict=True))
     total = arms * tokens / (1 - ask.phase.replay_share)
     out.print(
         f"\nThen 1 base, {cells} runs (matched repetition), and natural ones at two budgets for "

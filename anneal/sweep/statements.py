@@ -182,12 +182,12 @@ def _leaks(evidence: Evidence) -> Iterator[str]:
 
 def said(evidence: Evidence, found: Analysis) -> dict[str, str]:
     """Statements of uncertainty that have no table of their own (REPORT 4)."""
-    ladder, middle = evidence.design.budget.ladder, evidence.design.budget.middle
+    budget = evidence.design.budget
+    seeds = [f"{budget.seeds_at(i)} at {tokens:,}" for i, tokens in enumerate(budget.ladder)]
     rows = effects.effect_rows(found.table, evidence)
     targets = len(evidence.design.targets)
     return {
-        "seeds per cell": f"{evidence.design.budget.seeds} at {ladder[middle]:,} source tokens, "
-        "1 at the other budgets",
+        "seeds per cell": f"{', '.join(seeds)} source tokens",
         "comparisons": f"{len(rows)} effects, {len(rows) // max(targets, 1)} per target; "
         "significance is Bonferroni-corrected within a target",
         "ties": f"differences below {THRESHOLD:g} SD of paired seed noise are ties; noise floor of "

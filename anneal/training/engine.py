@@ -12,12 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anneal.plan.values import Means, Optimiser
 from anneal.training import model as models
-from anneal.training.loss import summed_loss, tiled_cross_entropy
+from anneal.training.loss import summed_loss, tile_loss, tiled_cross_entropy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +32,7 @@ class Engine(ABC):
 
     model: PreTrainedModel
     parameters: int
+    micro_batch: int | None
     device: torch.device
 
     @abstractmethod
@@ -49,6 +51,13 @@ class Engine(ABC):
     @abstractmethod
     def score(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Sum of losses (nats) over labels that are not `IGNORED`: (n, sequence) each."""
+
+    def rehearse(self, batch: int, sequence: int, score_sequence: int) -> None:
+        """Compiles for these shapes. What it does to weights and moments ends with `load`."""
+        for _ in range(2):  # the second step is the first with moments and freed gradients
+            self.step(np.zeros((batch, sequence + 1), np.int64), 0.0)
+        rows = torch.zeros((self.micro_batch or batch, score_sequence), dtype=torch.int64)
+        self.score(rows, rows)
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
@@ -113,6 +122,7 @@ class TorchEngine(Engine):
         self.adam = self._adam()
         body = models.body(model)
         self.body = torch.compile(body, dynamic=False) if self.compiled else body
+        self.losses = torch.compile(tile_loss, dynamic=False) if self.compiled else tile_loss
 
     def _adam(self) -> torch.optim.AdamW:
         decayed = {id(p) for p in self.decayed}
@@ -141,14 +151,15 @@ class TorchEngine(Engine):
             )
             (partial / tokens).backward()  # type: ignore[no-untyped-call]
             loss += partial.detach()
-            self._gather()
+            self._gather(first=at == 0)
         grads = [m.grad for m in self.masters if m.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         torch.nn.utils.clip_grads_with_norm_(self.masters, self.optimiser.clip, norm)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate
         self.adam.step()
-        torch._foreach_zero_(grads)
+        if not self.mixed:
+            torch._foreach_zero_(grads)
         self._refresh()
         return loss / tokens, norm
 
@@ -157,14 +168,23 @@ class TorchEngine(Engine):
         hidden: Tensor = out.reshape(-1, out.shape[-1])
         return hidden
 
-    def _gather(self) -> None:
-        """Adds the bf16 gradients of one micro-batch to the fp32 ones."""
+    def _gather(self, *, first: bool) -> None:
+        """Adds the bf16 gradients of one micro-batch to the fp32 ones; the first replaces them."""
         if not self.mixed:
             return
-        for master, copy in zip(self.masters, self.copies, strict=True):
-            if master.grad is not None and copy.grad is not None:
-                master.grad += copy.grad
-                copy.grad = None
+        pairs = [
+            (m.grad, c.grad)
+            for m, c in zip(self.masters, self.copies, strict=True)
+            if m.grad is not None and c.grad is not None
+        ]
+        sums, parts = [total for total, _ in pairs], [part for _, part in pairs]
+        if first:
+            torch._foreach_copy_(sums, parts)
+        else:
+            for total, part in pairs:
+                total.add_(part)
+        for copy in self.copies:
+            copy.grad = None
 
     def _refresh(self) -> None:
         """Makes the bf16 copy anew from the masters."""
@@ -176,7 +196,9 @@ class TorchEngine(Engine):
     def score(self, inputs: Tensor, labels: Tensor) -> Tensor:
         hidden = self._hidden(inputs.to(self.device))
         head = models.head(self.model)
-        return summed_loss(hidden, head, labels.to(self.device).reshape(-1), tile=self.tile)
+        return summed_loss(
+            hidden, head, labels.to(self.device).reshape(-1), tile=self.tile, losses=self.losses
+        )
 
     def weights(self) -> dict[str, Tensor]:
         pairs = zip(self.names, self.masters, strict=True)

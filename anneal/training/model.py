@@ -7,7 +7,6 @@ whose logits are more than `hidden @ head.T` are refused rather than trained wro
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,11 +80,6 @@ def checkpoint(start: Checkpoint) -> PreTrainedModel:
             hint=f"use one of {', '.join(sorted(PLAIN_HEADS))}",
         )
     return model
-
-
-def weights_folder(folder: Path) -> PreTrainedModel:
-    """A model as `checkpoint.save_weights` left it, in fp32 on the CPU."""
-    return checkpoint(Checkpoint(path=str(folder)))
 
 
 def body(model: PreTrainedModel) -> Any:

@@ -75,7 +75,7 @@ class Workbench:
     def engine(self, task: RunTask, store: Store) -> Engine:
         """An engine of the right shape, with whatever weights it had last."""
         spec, means = task.spec, task.means
-        key = f"{self._shape(spec, store)}/{_engine_key(spec, means)}"
+        key = f"{address(self._origin(spec, store))}/{_engine_key(spec, means)}"
         if key not in self._engines:
             self._engines.clear()  # one at a time: each holds weights and moments
             model = self._model(spec, store)
@@ -107,20 +107,27 @@ class Workbench:
         weights, moments = self._starts[key]
         return weights, None if reset else moments
 
-    def _model(self, spec: RunSpec, store: Store) -> PreTrainedModel:
-        match spec.start:
-            case LlamaShape():
-                return models.llama(spec.start, vocabulary=spec.vocabulary, seed=spec.seed)
-            case Checkpoint():
-                return models.checkpoint(spec.start)
-            case FromRun():
-                return models.weights_folder(_weights(spec.start, store))
+    def rehearse(self, task: RunTask, store: Store) -> None:
+        """Makes the engine of a run whose start may not exist yet, and compiles it."""
+        spec = task.spec
+        if spec.phases:
+            phase = spec.phases[0]
+            self.engine(task, store).rehearse(phase.batch, phase.sequence, spec.score_sequence)
 
-    def _shape(self, spec: RunSpec, store: Store) -> str:
+    def _model(self, spec: RunSpec, store: Store) -> PreTrainedModel:
+        """A model of the run's shape; its weights are the start's only where nothing trained it."""
+        match start := self._origin(spec, store):
+            case LlamaShape():
+                return models.llama(start, vocabulary=spec.vocabulary, seed=spec.seed)
+            case Checkpoint():
+                return models.checkpoint(start)
+
+    def _origin(self, spec: RunSpec, store: Store) -> LlamaShape | Checkpoint:
+        """What a chain of runs began with."""
         start = spec.start
-        while isinstance(start, FromRun):  # the shape is its ancestor's: no compiling anew
+        while isinstance(start, FromRun):
             start = read_value(store.run(start.run) / "task.json", RunTask).spec.start
-        return address(start)
+        return start
 
 
 def _is_fresh(spec: RunSpec) -> bool:

@@ -7,6 +7,7 @@ pydantic and numpy alone.
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,34 @@ class Worker:
     def __init__(self) -> None:
         self._bench: Workbench | None = None
 
-    def warm(self) -> None:
-        """Loads what is slow to load, and makes arithmetic repeatable."""
+    def warm(self, spec: Path | None = None) -> None:
+        """Loads what is slow to load, and makes arithmetic repeatable.
+
+        Args:
+            spec: task file of a run whose turn has not come: its model is made and compiled. What
+                goes wrong there is left to the run itself, which can say so.
+        """
         from anneal.training.loop import make_repeatable
         from anneal.training.workbench import Workbench
 
-        if self._bench is None:
-            make_repeatable()
-            self._bench = Workbench()
+        if self._bench is not None:
+            return
+        make_repeatable()
+        self._bench = Workbench()
+        if spec is not None:
+            try:
+                task = read_value(spec, RunTask)
+                self._set_threads(task)
+                self._bench.rehearse(task, Store(spec.absolute().parents[2]))
+            except Exception:
+                traceback.print_exc()
+
+    @staticmethod
+    def _set_threads(task: RunTask) -> None:
+        import torch
+
+        if torch.get_num_threads() != task.means.threads:
+            torch.set_num_threads(task.means.threads)
 
     def __call__(self, spec: str, report: Report) -> None:
         """Carries out the run whose task file is STORE/runs/ID/task.json, unless it is done.
@@ -39,8 +60,6 @@ class Worker:
         Raises:
             TaskFailed, Stopped: as `plan.protocol.serve` understands them.
         """
-        import torch
-
         from anneal.training import loop
 
         path = Path(spec).absolute()
@@ -50,8 +69,7 @@ class Worker:
             return
         self.warm()
         assert self._bench is not None
-        if torch.get_num_threads() != task.means.threads:
-            torch.set_num_threads(task.means.threads)
+        self._set_threads(task)
         try:
             loop.train(
                 task,

@@ -106,3 +106,14 @@ def test_what_a_done_task_needs_is_not_asked_for():
 def test_an_identifier_is_fit_for_a_file_name(name):
     with pytest.raises(ValueError, match="id"):
         task(name)
+
+
+def test_what_waits_is_named_longest_first():
+    tasks = [task("a"), task("b", "a", size=1), task("c", "a", "b", size=3), task("d", size=9)]
+    board = Board(tasks)
+    assert [t.id for t in board.waiting()] == ["c", "b"]
+    assert [board.take().id for _ in range(2)] == ["d", "a"]
+    board.succeed(tasks[0], 1.0)
+    assert [t.id for t in board.waiting()] == ["c"]
+    board.fail(board.take(), "bug", "no", log="", seconds=1.0)
+    assert board.waiting() == []

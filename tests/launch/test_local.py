@@ -15,7 +15,7 @@ import anneal
 from anneal.launch.live import Live
 from anneal.launch.local import Local, LocalLauncher
 from anneal.launch.process import cause_of_death, count_oom_kills
-from anneal.launch.values import LaunchError, Stumbled
+from anneal.launch.values import Began, LaunchError, Stumbled
 from anneal.store import Store
 
 from .contract import WORKER, LauncherContract, attempts, make_task
@@ -65,6 +65,24 @@ class TestLocalLauncher(LauncherContract):
             good = make_task(tmp_path, f"good-{do}")
             self.launch(tmp_path, [bad, good], slots=1)
             assert (attempts(bad)[0][0] == attempts(good)[0][0]) is same
+
+    def test_idle_slots_get_ready_for_what_waits(self, tmp_path):
+        """Three seconds of loading go by while the first task runs, not after it."""
+        first = make_task(tmp_path, "first", "sleep", seconds=6)
+        later = [make_task(tmp_path, f"t{n}", needs=("first",)) for n in range(2)]
+        _, events = self.launch(tmp_path, [first, *later], environment={"TEST_WORKER_WARM": "3"})
+        begun = {e.task: e for e in events if isinstance(e, Began)}
+        assert not begun["first"].warm
+        assert begun["t0"].warm and begun["t1"].warm
+        assert {begun["t0"].slot, begun["t1"].slot} == {0, 1}
+
+    def test_a_worker_that_dies_getting_ready_is_not_started_over_and_over(self, tmp_path):
+        first = make_task(tmp_path, "first", "sleep", seconds=3, verb="prepare")
+        later = make_task(tmp_path, "later", needs=("first",))
+        with pytest.raises(LaunchError, match="does not start"):
+            self.launch(tmp_path, [first, later], environment={"TEST_WORKER_BROKEN": "run"})
+        logs = (tmp_path / "logs").glob("slot-*-run.log")
+        assert sum(log.read_text().count("Traceback") for log in logs) == 2  # ahead, in earnest
 
     def test_longest_first(self, tmp_path):
         tasks = [make_task(tmp_path, f"t{size}", size=size) for size in (1, 4, 2, 3)]

@@ -50,6 +50,19 @@ def test_tiled_loss_and_gradients_equal_torch(tile):
     torch.testing.assert_close(summed_loss(hidden, head, labels, tile=tile), plain)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_rehearsing_leaves_no_trace(precision):
+    """Weights, moments and gradients after a load are those of an engine that never rehearsed."""
+    plain, rehearsed = engine(precision), engine(precision)
+    rehearsed.rehearse(8, 32, 16)
+    rehearsed.load(plain.weights(), None)
+    for step in range(3):
+        a, b = plain.step(rows(step), 1e-3), rehearsed.step(rows(step), 1e-3)
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+    for name, weight in plain.weights().items():
+        assert torch.equal(weight, rehearsed.weights()[name])
+
+
 def test_a_step_equals_transformers_and_torch_by_hand():
     mine = engine(weight_decay=0.1)
     model = llama(SHAPE, vocabulary=128, seed=0)
