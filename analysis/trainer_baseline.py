@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
-from anneal.plan.values import RunTask
+from anneal.plan.values import Checkpoint, RunTask
 from anneal.store import Store, read_value
 from anneal.training.data import PhaseData
 from anneal.training.evaluate import windows
+from anneal.training.model import checkpoint
 from anneal.training.workbench import Workbench
 
 
@@ -57,7 +58,7 @@ def main(path: str, threads: int) -> None:
     store = Store(Path(path).parents[2])
     spec, bench = task.spec, Workbench()
     tokens = bench.tokens(task, store)
-    model = bench._model(spec, store)
+    model = checkpoint(Checkpoint(path=str(store.run(spec.start.run) / "weights")))
     (phase,) = spec.phases
     data = PhaseData(phase, tokens, seed=spec.seed)
     rows = data.read(0, len(data.source_of))

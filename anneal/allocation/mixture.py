@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from anneal.laws.fits import Predicts
-from anneal.laws.forms import Where, effective_tokens, evaluate
+from anneal.laws.blend import Blend, Law
+from anneal.laws.fits import Fit, Predicts
+from anneal.laws.forms import Where, effective_tokens
 from anneal.laws.points import Floats, Ints
 from anneal.laws.rates import Rates, rates
 
@@ -43,12 +44,16 @@ BLOCK = 64
 
 
 def mixture_score(
-    law: Predicts, tokens: Floats, unique: Floats, *, groups: Ints | None = None
+    law: Fit | Law,
+    tokens: Floats,
+    unique: Floats,
+    *,
+    groups: Ints | None = None,
 ) -> Floats:
     """Scores of c mixtures under every draw, without run-to-run noise.
 
     Args:
-        law: a fit or an ensemble of a falling form.
+        law: a fit, an ensemble or a blend of falling forms.
         tokens: (c, m) source tokens trained, 0 or more, at least 1 in all.
         unique: (m,) unique tokens that exist of each source.
         groups: (m,) codes of the curves; 0 .. m-1 where None.
@@ -57,12 +62,22 @@ def mixture_score(
         (draws, c); one row for a fit.
     """
     codes = np.arange(tokens.shape[1]) if groups is None else groups
+    if isinstance(law, Blend):
+        parts = [mixture_score(m, tokens, unique, groups=codes) for m in law.members]
+        return np.concatenate(parts) * _drifted(law, tokens, codes)
     rate = rates(law)
     parts = [
         _integrate(rate, tokens[i : i + BLOCK], unique, codes)
         for i in range(0, tokens.shape[0], BLOCK)
     ]
     return np.concatenate(parts, axis=1)
+
+
+def _drifted(law: Blend, tokens: Floats, codes: Ints) -> Floats:
+    """(draws, c) factors: a mixture drifts as its sources do, by their shares."""
+    total = tokens.sum(axis=1)
+    drift = law.drift[:, codes] @ (tokens / total[:, None]).T
+    return np.asarray(np.exp(drift * law.doublings(total)))
 
 
 def guard_score(
@@ -74,14 +89,13 @@ def guard_score(
     """
     codes = np.arange(tokens.shape[1]) if groups is None else groups
     total = tokens.sum(axis=1)
-    out = np.zeros((law.thetas.shape[0], tokens.shape[0]))
+    out: Floats = np.zeros((1, total.size))
     for column, code in enumerate(codes):
         share = tokens[:, column] / total
-        some = share > 0
-        at = Where(np.full(int(some.sum()), code), total[some], unique[column] / share[some])
-        curve, _ = evaluate(law.form, law.frame, law.thetas, at=at)
-        out[:, some] += share[some] * curve
-    return out
+        # where nothing is bought the curve counts for nothing: any pool will do
+        pool = unique[column] / np.maximum(share, 1e-12)
+        out = out + share * law.curve(Where(np.full(total.size, code), total, pool))
+    return np.asarray(out)
 
 
 def _integrate(rate: Rates, tokens: Floats, unique: Floats, codes: Ints) -> Floats:
@@ -99,7 +113,8 @@ def _integrate(rate: Rates, tokens: Floats, unique: Floats, codes: Ints) -> Floa
         # a single curve's depth: v = a (log(kappa / a) + log D)
         own = exponent * (log_kappa - np.log(exponent) + log_first)
         depth = (share * own).sum(axis=2)
-    r_star = None if rate.r_star is None else rate.r_star[:, None, None]
+    worth = rate.worth(unique)
+    r_star = None if worth is None else worth[:, None, :]
     before = _effective(tokens * knots[0], unique, r_star)
     for knot in knots[1:]:
         after = _effective(tokens * knot, unique, r_star)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anneal.errors import PlanError
-from anneal.laws import Ensemble
+from anneal.laws import Law
 from anneal.laws.points import Floats, Ints
 
 Axis = Literal["tokens", "usd", "flops"]
@@ -62,7 +62,7 @@ class Guard:
     """A score that must not exceed `limit`, with the ensemble that predicts it."""
 
     name: str
-    law: Ensemble
+    law: Law
     limit: float
 
 
@@ -90,7 +90,7 @@ class Problem:
     """
 
     supplies: tuple[Supply, ...]
-    target: Ensemble
+    target: Law
     budget: float
     noise: float
     axis: Axis = "tokens"
@@ -141,7 +141,7 @@ class Problem:
         """(m,) most tokens trained."""
         return np.array([float(s.cap) for s in self.supplies])
 
-    def groups(self, law: Ensemble) -> Ints:
+    def groups(self, law: Law) -> Ints:
         """(m,) codes of the supplies' curves in a law."""
         return np.array([law.code(s.group or s.name) for s in self.supplies], dtype=np.int64)
 

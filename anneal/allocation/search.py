@@ -22,7 +22,7 @@ import numpy as np
 
 from anneal.allocation.mixture import guard_score, mixture_score
 from anneal.allocation.problem import Problem, fill
-from anneal.laws import Ensemble
+from anneal.laws import Law
 from anneal.laws.points import Floats
 
 FINEST = 1e-3
@@ -70,7 +70,7 @@ def guards_kept(problem: Problem, tokens: Floats, *, draws: int | None = None) -
     """(c,) probability that every guard is kept; guards are taken as independent."""
     kept = np.ones(tokens.shape[0])
     for guard in problem.guards:
-        law: Ensemble = guard.law if draws is None else guard.law.thinned(draws)
+        law: Law = guard.law if draws is None else guard.law.thinned(draws)
         scores = guard_score(law, tokens, problem.available, groups=problem.groups(guard.law))
         kept *= np.mean(scores <= guard.limit, axis=0)
     return kept

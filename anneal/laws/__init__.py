@@ -1,12 +1,12 @@
 """Laws: functional forms fitted to results, with their uncertainty. Arrays in, values out.
 
 points = Points(labels, group, tokens, unique, score, seed, anchor)
-choice = hold_out(["power", "shifted_power_repeated"], points, rng=rng)
-law = fit(choice.chosen, points, rng=rng)
-ensemble = bootstrap(law, points, draws=400, rng=rng)
-predict(ensemble, group, tokens, unique)           # (draws, n)
+judged = hold_out(["power", "shifted_power_repeated"], points, rng=rng)
+law = blend(["power", "shifted_power_repeated"], points, rng=rng)
+predict(law, group, tokens, unique)           # (draws, n)
 """
 
+from anneal.laws.blend import Blend, Law, blend
 from anneal.laws.compare import (
     Crossing,
     HeldOut,
@@ -22,15 +22,18 @@ from anneal.laws.uncertainty import Ensemble, Noise, band, bootstrap, noise_floo
 
 __all__ = [
     "FORMS",
+    "Blend",
     "Crossing",
     "Ensemble",
     "Fit",
     "Form",
     "HeldOut",
     "HoldOut",
+    "Law",
     "Noise",
     "Points",
     "band",
+    "blend",
     "bootstrap",
     "crossover",
     "fit",

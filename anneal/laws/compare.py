@@ -1,10 +1,11 @@
 """Judging laws and reading decisions off them: hold-out, crossovers, which curve is best.
 
-The form is chosen by what it predicts, not by how it fits: the largest budget is left out, each
-form is fitted to the rest and asked for it, next to answers that need no law at all. DataDecide
-(METHODS 4.3) found none of eight laws better than ranking at one scale, so the baselines are
-always in the table, and the form with the fewest parameters wins among those that noise cannot
-separate.
+Laws are judged by what they predict, not by how they fit: the largest budget is left out, each
+form is fitted to the rest and asked for it, next to the forms' average (`blend`, weighted by what
+smaller budgets said of larger ones) and answers that need no law at all. DataDecide (METHODS 4.3)
+found none of eight laws better than ranking at one scale, so the baselines are always in the table.
+The average decides; the form that is printed with its parameters has the fewest of them among those
+that noise cannot separate.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import numpy as np
 from scipy import stats
 
 from anneal.errors import LawError
-from anneal.laws.fits import fit, predict
+from anneal.laws.blend import blend
+from anneal.laws.fits import Predicts, fit, predict
 from anneal.laws.forms import FORMS, layout
 from anneal.laws.points import Floats, Points
-from anneal.laws.uncertainty import Ensemble, band, bootstrap, noise_floor, outcomes
+from anneal.laws.uncertainty import band, bootstrap, noise_floor, outcomes
+
+AVERAGE = "average of forms"
+BASELINES = ("last budget", "mean law", "constant")
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class HeldOut:
     """How one approach predicted the largest budget.
 
     Args:
-        approach: a form's name, or `last budget`, `mean law`, `constant`.
+        approach: a form's name, `average` of all, or `last budget`, `mean law`, `constant`.
         mae: mean absolute error over the held-out runs, score.
         rank_correlation: Spearman over groups, predicted against measured; None where it has no
             meaning (fewer than 3 groups, or a prediction that is the same for all).
         top1_regret: measured score of the group predicted best, minus the best measured, score.
         coverage: share of held-out runs inside their 90% interval; None for baselines.
-        parameters: how many the approach has; 0 for baselines.
-        chosen: whether it is the form to use.
+        parameters: how many the approach has; 0 for baselines and the average.
+        chosen: whether it is what decides: the average, or the single form there is.
         message: why there is no prediction; such rows have an infinite error and are never chosen.
     """
 
@@ -57,10 +62,12 @@ class HoldOut:
     """Tokens of the budget held out."""
     runs: int
     chosen: str
-    """Name of a form; empty when none could be fitted."""
+    """Name of the form to print; empty when none could be fitted."""
     reason: str
     predictions: tuple[tuple[int, float, float, float], ...] = ()
-    """Of the chosen form: row in the table, predicted score, 90% interval of a new run."""
+    """Of what decides: row in the table, predicted score, 90% interval of a new run."""
+    beaten_by: str = ""
+    """The baseline that predicts better than what decides by more than noise, if one does."""
 
 
 def hold_out(
@@ -100,22 +107,52 @@ def hold_out(
         inside = float(np.mean((low <= test.score) & (test.score <= high)))
         rows.append(_judge(name, expected, test, inside, size))
         kept[name] = (expected, np.stack([low, high]))
+    if kept:
+        averaged = blend(list(kept), train, rng=rng, draws=draws, repeats=repeats)
+        curve = predict(averaged, test.group, test.tokens, test.unique)
+        low, high = band(outcomes(averaged, test.group, test.tokens, test.unique, rng=rng))
+        inside = float(np.mean((low <= test.score) & (test.score <= high)))
+        expected = np.median(curve, axis=0)
+        rows.append(_judge(AVERAGE, expected, test, inside, 0))
+        kept[AVERAGE] = (expected, np.stack([low, high]))
     rows += [
         _judge("last budget", _carried(train, test), test, None, 0),
         _judge("mean law", _mean_law(train, test, rng), test, None, 0),
         _judge("constant", np.full(test.score.size, train.score.mean()), test, None, 0),
     ]
     chosen, reason = _choose(rows, points, test.score.size, repeats)
+    beaten_by = _beaten(rows, points, test.score.size)
+    if beaten_by:
+        reason += f"; `{beaten_by}` predicts better: the law does not pay here"
     index = np.flatnonzero(largest)
     predictions: tuple[tuple[int, float, float, float], ...] = ()
     if chosen:
-        expected, edges = kept[chosen]
+        expected, edges = kept[AVERAGE]
         predictions = tuple(
             (int(i), float(e), float(a), float(b))
             for i, e, a, b in zip(index, expected, edges[0], edges[1], strict=True)
         )
-    marked = tuple(replace(r, chosen=r.approach == chosen) for r in rows)
-    return HoldOut(marked, points.largest, int(largest.sum()), chosen, reason, predictions)
+    marked = tuple(replace(r, chosen=r.approach == AVERAGE) for r in rows)
+    return HoldOut(
+        marked, points.largest, int(largest.sum()), chosen, reason, predictions, beaten_by
+    )
+
+
+def _beaten(rows: list[HeldOut], points: Points, runs: int) -> str:
+    """Name of the best baseline where it beats the average by more than noise; else nothing."""
+    average = next((r for r in rows if r.approach == AVERAGE), None)
+    best = min((r for r in rows if r.approach in BASELINES), key=lambda r: r.mae)
+    if average is None or best.mae + _margin(points, runs) >= average.mae:
+        return ""
+    return best.approach
+
+
+def _margin(points: Points, runs: int) -> float:
+    """What noise can do to a mean over `runs` runs, score."""
+    try:
+        return noise_floor(points).sd / float(np.sqrt(runs))
+    except LawError:
+        return 0.0
 
 
 def _judge(
@@ -162,24 +199,20 @@ def _mean_law(train: Points, test: Points, rng: np.random.Generator) -> Floats:
 
 def _choose(rows: list[HeldOut], points: Points, runs: int, repeats: bool) -> tuple[str, str]:
     """The fewest parameters among the forms whose error noise cannot tell from the smallest."""
-    usable = [r for r in rows if r.coverage is not None]
+    usable = [r for r in rows if r.coverage is not None and r.approach != AVERAGE]
     if not usable:
         return "", "no form could be fitted without the largest budget"
     pricing = [r for r in usable if FORMS[r.approach].repeats]
     competing = pricing if repeats and pricing else usable
     best = min(r.mae for r in competing)
-    try:
-        floor = noise_floor(points).sd
-    except LawError:
-        floor = 0.0
-    margin = floor / np.sqrt(runs)
+    margin = _margin(points, runs)
     equal = [r for r in competing if r.mae <= best + margin]
     pick = min(equal, key=lambda r: (r.parameters, r.mae))
-    baseline = min((r for r in rows if r.coverage is None and not r.message), key=lambda r: r.mae)
+    baseline = min((r for r in rows if r.approach in BASELINES), key=lambda r: r.mae)
     why = (
         f"{pick.approach}: held-out error {pick.mae:.4f} with {pick.parameters} parameters, "
         f"smallest {best:.4f}, {len(equal)} of {len(competing)} forms within {margin:.4f} of it "
-        f"(noise floor {floor:.4f} over the root of {runs} runs); best baseline "
+        f"(noise floor over the root of {runs} runs); best baseline "
         f"`{baseline.approach}` {baseline.mae:.4f}"
     )
     if repeats and pricing:
@@ -216,7 +249,7 @@ Axis = Callable[[Floats], Floats]
 
 
 def crossover(
-    ensemble: Ensemble,
+    ensemble: Predicts,
     first: int,
     second: int,
     *,

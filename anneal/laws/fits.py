@@ -89,6 +89,10 @@ class Fit:
         """(1, p): the fit as an ensemble of one."""
         return self.theta[None, :]
 
+    def curve(self, at: Where) -> Floats:
+        """(1, n) scores without run-to-run noise."""
+        return evaluate(self.form, self.frame, self.thetas, at=at)[0]
+
 
 def fit(
     form: str | Form,
@@ -186,14 +190,11 @@ def search(
 
 
 class Predicts(Protocol):
-    """A fit or an ensemble: anything with a form, a frame and rows of free parameters."""
+    """A fit, an ensemble or a blend of several: whatever gives curves, one or one a draw."""
 
-    @property
-    def form(self) -> Form: ...
-    @property
-    def frame(self) -> Frame: ...
-    @property
-    def thetas(self) -> Floats: ...
+    def curve(self, at: Where) -> Floats:
+        """(draws, n) scores without run-to-run noise."""
+        ...
 
 
 def predict(
@@ -205,13 +206,13 @@ def predict(
     """Scores that the law expects, without run-to-run noise.
 
     Args:
-        law: a `Fit` (one row) or an `Ensemble` (one row a draw).
+        law: a `Fit` (one row), an `Ensemble` or a `Blend` (one row a draw).
         group: code or (n,) codes of groups.
         tokens: (n,) source tokens, above 0.
         unique: (n,) unique tokens; where None every token is new.
 
     Returns:
-        (n,) for a fit, (draws, n) for an ensemble.
+        (n,) for a fit, (draws, n) otherwise.
 
     Raises:
         LawError: a fit without parameters.
@@ -222,7 +223,7 @@ def predict(
     code, x, pool = np.broadcast_arrays(code, x, pool)
     if isinstance(law, Fit) and not law.usable:
         raise LawError(f"law `{law.form.name}` cannot predict: {law.outcome}: {law.message}")
-    score, _ = evaluate(law.form, law.frame, law.thetas, at=Where(code, x, pool))
+    score = law.curve(Where(code, x, pool))
     return score[0] if isinstance(law, Fit) else score
 
 
@@ -303,6 +304,7 @@ def _report(
     names = layout(form, frame.labels).names
     edge = 1e-6 * (assumed.high - assumed.low)
     bound = (theta <= assumed.low + edge) | (theta >= assumed.high - edge)
+    bound &= assumed.high > assumed.low  # what the form itself fixes is no discovery
     converged = bool(minima.converged[order])
     agreeing = int((minima.value <= value + 0.01 * (1.0 + abs(value))).sum())
     message = "" if converged else "the best start had not settled when the iterations ran out"

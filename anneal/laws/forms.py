@@ -6,18 +6,24 @@ groups, because the floor belongs to the model and the target, not to the source
     power          L = E + A_i D^-a_i                        (2001.08361, 2203.15556)
     shifted_power  L = E + (L0 - E) (1 + D / tau_i)^-a_i     (through the base L0 at D = 0)
 
+`pure_` in front: no floor, E = 0; between budgets a few doublings apart a power law without one is
+as good as one with it (2001.08361), and the two part beyond the data, which is worth knowing.
 `_one_exponent` shares a_i over the groups: fewer parameters, and the curves of two sources then
 cross at most through repetition. What a repeated token is worth is said by the ending:
 
     (none)      D = x: a repeated token is worth a new one
     _repeated   D = U + U R* (1 - exp(-(x/U - 1) / R*)) for x > U   (2305.16264, eq. 5)
+    _scaled     the same with R* = R0 (U / U0)^-g: what an epoch is worth depends on the pool's size
+                (ours; in runs/repetition_probe R* falls from about 30 to 5 as pools and runs grow
+                16-fold together, since a young model gains from anything; g is 0 in 2305.16264)
     _overfit    D = x, and the score rises by P (x/U - 1) for x > U: an additive over-fitting
                 penalty (the idea of 2605.01640, 2605.09189; the linear shape is ours)
 
-x tokens trained, U unique tokens in the pool. R* (epochs) and P (score per excess epoch) are
-properties of model and training, so they are shared. They are weakly regularised: log R* towards
-log 15.39 (2305.16264) with SD 1, P towards 0 with SD 1% of the score; without repeated runs the
-answer is that prior, and its width, not a point. The groups' log exponents scatter by SD 0.7 about
+x tokens trained, U unique tokens in the pool, U0 the repeated pools' geometric mean. R* (epochs), g
+and P (score per excess epoch) are properties of model and training, so they are shared. They are
+weakly regularised: log R* towards log 15.39 (2305.16264) with SD 1, g towards 0 with SD 0.5, P
+towards 0 with SD 1% of the score; without repeated runs the answer is that prior, and its width,
+not a point. The groups' log exponents scatter by SD 0.7 about
 a common value, which itself has log SD 1.5 about 0.3: one weak pull, however many groups there are.
 
     log_linear     L = a_i + b_i log2(1 + x / x0), x0 the smallest budget: may rise, for guards.
@@ -41,6 +47,8 @@ R_STAR = 15.387756
 """Epochs; 2305.16264, published fit."""
 R_STAR_SD = 1.0
 """SD of log R*: a factor of e either way. Measured elsewhere: 6.1 (our repetition probe)."""
+TILT_SD = 0.5
+"""Of g, the exponent by which R* depends on the pool (assumed)."""
 EXPONENT, EXPONENT_SD, EXPONENT_SCATTER = 0.3, 1.5, 0.7
 """Centre, log SD of the common value, log SD of groups about it (assumed; published data exponents
 lie in 0.1 to 0.6). Independent pulls of m groups would add up and bias the shared floor: measured,
@@ -62,7 +70,8 @@ class Form:
     name: str
     curve: Literal["power", "shifted_power", "log_linear"]
     one_exponent: bool = False
-    repeats: Literal["", "repeated", "overfit"] = ""
+    repeats: Literal["", "repeated", "scaled", "overfit"] = ""
+    floorless: bool = False
 
     @property
     def formula(self) -> str:
@@ -78,9 +87,12 @@ class Form:
         ending = {
             "": "D = x",
             "repeated": "D = U + U R* (1 - exp(-(x/U - 1) / R*)) for x > U",
+            "scaled": "D = U + U R (1 - exp(-(x/U - 1) / R)) for x > U, R = R* (U/U0)^-g",
             "overfit": "D = x",
         }[self.repeats]
         penalty = " + P max(0, x/U - 1)" if self.repeats == "overfit" else ""
+        if self.floorless:
+            curve = curve.replace("E + ", "").replace("(L0 - E)", "L0")
         return f"{curve}{penalty}, {ending}"
 
     @property
@@ -90,7 +102,10 @@ class Form:
 
 
 _CURVES: tuple[Literal["power", "shifted_power"], ...] = ("power", "shifted_power")
-_ENDINGS: tuple[Literal["", "repeated", "overfit"], ...] = ("", "repeated", "overfit")
+_ENDINGS: tuple[Literal["", "repeated", "scaled", "overfit"], ...] = (
+    *("", "repeated"),
+    *("scaled", "overfit"),
+)
 
 FORMS: dict[str, Form] = {
     **{
@@ -99,6 +114,12 @@ FORMS: dict[str, Form] = {
         for one in (False, True)
         for repeats in _ENDINGS
         for name in ["_".join(w for w in (curve, "one_exponent" if one else "", repeats) if w)]
+    },
+    **{
+        f"pure_power_{repeats}".rstrip("_"): Form(
+            f"pure_power_{repeats}".rstrip("_"), "power", False, repeats, floorless=True
+        )
+        for repeats in _ENDINGS
     },
     "log_linear": Form("log_linear", "log_linear"),
 }
@@ -116,6 +137,7 @@ class Frame:
         score: the smallest score, the unit of scores.
         ceiling: what the floor cannot exceed.
         low, high: smallest and largest budget, tokens.
+        pool: geometric mean of the unique tokens of runs that repeat, of all where none does.
     """
 
     labels: tuple[str, ...]
@@ -125,6 +147,7 @@ class Frame:
     ceiling: float
     low: float
     high: float
+    pool: float
 
     @staticmethod
     def of(form: Form, points: Points) -> Frame:
@@ -144,7 +167,10 @@ class Frame:
         ceiling = 1.02 * score if points.anchor is None else min(1.02 * score, 0.98 * points.anchor)
         middle = float(np.exp(np.log(points.tokens).mean()))
         scale = low if form.curve == "log_linear" else middle
-        return Frame(points.labels, points.anchor, scale, score, ceiling, low, high)
+        again = points.tokens > points.unique * (1.0 + 1e-9)
+        pools = points.unique[again] if again.any() else points.unique
+        pool = float(np.exp(np.log(pools).mean()))
+        return Frame(points.labels, points.anchor, scale, score, ceiling, low, high, pool)
 
 
 @dataclass(frozen=True)
@@ -158,6 +184,7 @@ class Layout:
     scale: Ints
     """(m,) columns: log tau_i, log A_i at the middle budget (log_linear: a_i)."""
     repeats: int
+    tilt: int
     names: tuple[str, ...]
 
 
@@ -175,8 +202,12 @@ def layout(form: Form, labels: tuple[str, ...]) -> Layout:
     names += [f"{'scale' if form.falls else 'level'}[{label}]" for label in labels]
     repeats = len(names) if form.repeats else -1
     if form.repeats:
-        names.append("r_star" if form.repeats == "repeated" else "penalty")
-    return Layout(len(names), 0 if form.falls else -1, exponent, scale, repeats, tuple(names))
+        names.append("penalty" if form.repeats == "overfit" else "r_star")
+    tilt = len(names) if form.repeats == "scaled" else -1
+    if form.repeats == "scaled":
+        names.append("r_star_tilt")
+    floor = 0 if form.falls else -1
+    return Layout(len(names), floor, exponent, scale, repeats, tilt, tuple(names))
 
 
 @dataclass(frozen=True)
@@ -197,6 +228,8 @@ def prior(form: Form, frame: Frame) -> Prior:
     low, high = np.full(where.size, -20.0), np.full(where.size, 20.0)
     if form.falls:
         low[where.floor], high[where.floor] = -6.0, 6.0
+        if form.floorless:  # a logit of -30 is no floor, and the search holds it there
+            low[where.floor] = high[where.floor] = centre[where.floor] = -30.0
         centre[where.exponent] = np.log(EXPONENT)
         own = np.unique(where.exponent)
         covariance = np.full((own.size, own.size), EXPONENT_SD**2)
@@ -211,9 +244,12 @@ def prior(form: Form, frame: Frame) -> Prior:
         else:
             low[where.scale], high[where.scale] = -12.0, 5.0
     last = where.repeats
-    if form.repeats == "repeated":
+    if form.repeats in ("repeated", "scaled"):
         centre[last], precision[last, last] = np.log(R_STAR), R_STAR_SD**-2
         low[last], high[last] = np.log(0.1), np.log(1e3)
+        if form.repeats == "scaled":
+            precision[where.tilt, where.tilt] = TILT_SD**-2
+            low[where.tilt], high[where.tilt] = -2.0, 2.0
     elif form.repeats == "overfit":
         centre[last], precision[last, last] = 0.0, OVERFIT_SD**-2
         low[last], high[last] = 0.0, 0.2
@@ -268,8 +304,10 @@ def evaluate(
     floor = frame.ceiling * share
     exponent = np.exp(theta[:, own_exponent])
     amount = tokens[None, :]
-    if form.repeats == "repeated":
-        r_star = np.exp(theta[:, [where.repeats]])
+    if form.repeats in ("repeated", "scaled"):
+        r_star, larger = np.exp(theta[:, [where.repeats]]), np.log(unique / frame.pool)[None, :]
+        if form.repeats == "scaled":
+            r_star = r_star * np.exp(-theta[:, [where.tilt]] * larger)
         amount, by_r_star = effective_tokens(amount, unique[None, :], r_star)
     if form.curve == "power":
         depth = np.log(amount / frame.tokens)
@@ -289,8 +327,10 @@ def evaluate(
     slope[:, rows, own_exponent] = -above * exponent * depth
     slope[:, rows, own_scale] = by_scale
     score = floor + above
-    if form.repeats == "repeated":
+    if form.repeats in ("repeated", "scaled"):
         slope[:, :, where.repeats] = by_log_amount * by_r_star / amount
+        if form.repeats == "scaled":
+            slope[:, :, where.tilt] = -slope[:, :, where.repeats] * larger
     elif form.repeats == "overfit":
         excess = np.maximum(tokens / unique - 1.0, 0.0)[None, :]
         score = score + theta[:, [where.repeats]] * frame.score * excess
@@ -302,7 +342,8 @@ def named(form: Form, frame: Frame, theta: Floats) -> dict[str, Floats]:
     """Parameters with units, by name, each (B,) for theta (B, p).
 
     floor: score. exponent: pure. scale: tokens (shifted_power: tau) or score x tokens^a (power: A).
-    r_star: epochs. penalty: score per excess epoch. level: score; slope: score per doubling.
+    r_star: epochs. r_star_tilt: pure. penalty: score per excess epoch. level: score.
+    slope: score per doubling.
     """
     where = layout(form, frame.labels)
     out: dict[str, Floats] = {}
@@ -313,6 +354,8 @@ def named(form: Form, frame: Frame, theta: Floats) -> dict[str, Floats]:
             out[name] = frame.ceiling / (1.0 + np.exp(-value))
         elif kind in ("level", "slope", "penalty"):
             out[name] = frame.score * value
+        elif kind == "r_star_tilt":
+            out[name] = value
         elif kind == "scale" and form.curve == "power":
             own = theta[:, where.exponent[int(column - where.scale[0])]]
             out[name] = frame.score * np.exp(value + np.exp(own) * np.log(frame.tokens))
@@ -339,7 +382,7 @@ def starting_points(
         theta[:, where.scale] = (np.log(frame.low) - np.log(30.0) + span * strata[2])[:, None]
     else:
         theta[:, where.scale] = (-4.0 + 4.0 * strata[2])[:, None]
-    if form.repeats == "repeated":
+    if form.repeats in ("repeated", "scaled"):
         theta[:, where.repeats] += R_STAR_SD * rng.standard_normal(count)
     theta[0] = assumed.centre
     return np.clip(theta, assumed.low, assumed.high)

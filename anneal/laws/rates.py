@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from anneal.errors import LawError
-from anneal.laws.fits import Predicts
+from anneal.laws.fits import Fit
 from anneal.laws.forms import layout
 from anneal.laws.points import Floats
+from anneal.laws.uncertainty import Ensemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Rates:
         exponent: (B, m) a.
         log_kappa: (B, m) log of kappa, 1/tokens.
         from_base: v = 0 at D = 0; otherwise v has no lower end.
-        r_star: (B,) epochs; None where repeated tokens count in full.
+        r_star: (B,) epochs at a pool of `pool` tokens; None where repeated tokens count in full.
+        tilt: (B,) R* = r_star (U / pool)^-tilt.
         penalty: (B,) score per excess epoch; None where the form has none.
     """
 
@@ -41,10 +43,19 @@ class Rates:
     log_kappa: Floats
     from_base: bool
     r_star: Floats | None
+    tilt: Floats
+    pool: float
     penalty: Floats | None
 
+    def worth(self, unique: Floats) -> Floats | None:
+        """(B, m) R* in epochs for pools of `unique` (m,) tokens; None as `r_star`."""
+        if self.r_star is None:
+            return None
+        larger = np.log(unique / self.pool)[None, :]
+        return np.asarray(self.r_star[:, None] * np.exp(-self.tilt[:, None] * larger))
 
-def rates(law: Predicts) -> Rates:
+
+def rates(law: Fit | Ensemble) -> Rates:
     """The rate form of a fit or an ensemble.
 
     Raises:
@@ -70,6 +81,8 @@ def rates(law: Predicts) -> Rates:
         exponent=exponent,
         log_kappa=log_kappa,
         from_base=form.curve == "shifted_power",
-        r_star=np.exp(repeats) if form.repeats == "repeated" else None,
+        r_star=np.exp(repeats) if form.repeats in ("repeated", "scaled") else None,
+        tilt=theta[:, where.tilt] if form.repeats == "scaled" else np.zeros_like(floor),
+        pool=frame.pool,
         penalty=frame.score * repeats if form.repeats == "overfit" else None,
     )

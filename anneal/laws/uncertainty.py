@@ -31,13 +31,14 @@ all runs of a source or of a seed, and a noise that grows with the budget.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import stats
 
 from anneal.errors import LawError
 from anneal.laws.fits import SMALLEST_NOISE, Fit, predict, search
-from anneal.laws.forms import Form, Frame, evaluate, named, prior, starting_points
+from anneal.laws.forms import Form, Frame, Where, evaluate, named, prior, starting_points
 from anneal.laws.points import Floats, Ints, Points
 
 KERNEL = 0.5
@@ -134,6 +135,10 @@ class Ensemble:
             raise LawError(f"law has no curve for `{label}`: it has {', '.join(self.labels)}")
         return self.labels.index(label)
 
+    def curve(self, at: Where) -> Floats:
+        """(draws, n) scores without run-to-run noise."""
+        return evaluate(self.form, self.frame, self.thetas, at=at)[0]
+
     def parameters(self) -> dict[str, Floats]:
         """(draws,) of every parameter by name, in the units of `forms.named`."""
         return named(self.form, self.frame, self.thetas)
@@ -201,7 +206,8 @@ def bootstrap(
         )
     kept = minima.theta[pick][good]
     edge = 1e-6 * (assumed.high - assumed.low)
-    bounded = ((kept <= assumed.low + edge) | (kept >= assumed.high - edge)).any(axis=1)
+    bounded = (kept <= assumed.low + edge) | (kept >= assumed.high - edge)
+    bounded = bounded[:, assumed.high > assumed.low].any(axis=1)
     return Ensemble(fit, kept, sd[good], int(draws - good.sum()), int(bounded.sum()))
 
 
@@ -211,8 +217,17 @@ def band(samples: Floats, *, level: float = 0.9) -> Floats:
     return np.asarray(np.quantile(samples, [tail, 1.0 - tail], axis=0))
 
 
+class Draws(Protocol):
+    """An ensemble or a blend: curves, and the noise that goes with each draw."""
+
+    @property
+    def noise(self) -> Floats: ...
+
+    def curve(self, at: Where) -> Floats: ...
+
+
 def outcomes(
-    ensemble: Ensemble, group: Ints, tokens: Floats, unique: Floats, *, rng: np.random.Generator
+    ensemble: Draws, group: Ints, tokens: Floats, unique: Floats, *, rng: np.random.Generator
 ) -> Floats:
     """(draws, n) scores a new run could get: the law's uncertainty and the run's own noise."""
     curve = predict(ensemble, group, tokens, unique)

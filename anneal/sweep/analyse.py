@@ -1,7 +1,7 @@
 """From results to a decision: laws, allocation, and every number the report prints.
 
 The steps are those of DESIGN's sentences 7 and 8. Nothing is chosen by looking at the answer: the
-form of the law is the one that predicts the held-out largest budget best, the split is the one with
+law is the average of its forms by how they predicted held-out budgets, the split is the one with
 the least expected regret over the law's draws, and the verdict follows a stated rule.
 """
 
@@ -16,11 +16,10 @@ from anneal import allocation as alloc
 from anneal.errors import LawError
 from anneal.laws import (
     FORMS,
-    Ensemble,
     HoldOut,
+    Law,
     Points,
-    bootstrap,
-    fit,
+    blend,
     hold_out,
     noise_floor,
 )
@@ -44,7 +43,7 @@ class Analysis:
     Args:
         table: results with the aggregate score.
         points: those the law was fitted to: control and sources.
-        law: the law with its draws.
+        law: the average of the forms with its draws.
         judged: how the forms predicted the held-out budget; None with a single budget.
         noise: noise floor of the score, bits per byte.
         ranks: sources by mean score at each single budget.
@@ -55,7 +54,7 @@ class Analysis:
 
     table: pd.DataFrame
     points: Points
-    law: Ensemble
+    law: Law
     judged: HoldOut | None
     noise: float
     ranks: Ranks
@@ -88,8 +87,10 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
     labels = [name for name in labels if (table["source"] == name).any()]
     points = effects.points_of(table, labels, effects.AIM)
     rng = np.random.default_rng(evidence.ask.seed)
-    judged, form = choose_form(evidence, points, rng)
-    law = fit_law(form, points, evidence.ask.law.draws, rng)
+    judged, repeats = judge_forms(evidence, points, rng)
+    law = blend(
+        evidence.ask.law.forms, points, rng=rng, draws=evidence.ask.law.draws, repeats=repeats
+    )
     noise = floor_of(points, law)
     ranks = effects.single_scale(table, evidence, [n for n in labels if n != CONTROL])
     guards, limits = _guards(evidence, table, labels, rng)
@@ -108,11 +109,11 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
     return describe(evidence, found, key=key)
 
 
-def choose_form(
+def judge_forms(
     evidence: Evidence, points: Points, rng: np.random.Generator
-) -> tuple[HoldOut | None, str]:
-    """The form that predicts the held-out largest budget best, among those that price repetition
-    where the real budget repeats a source."""
+) -> tuple[HoldOut | None, bool]:
+    """How the forms predict the held-out largest budget, and whether the real budget repeats a
+    source: then only forms that price repetition count."""
     forms = evidence.ask.law.forms
     unknown = [f for f in forms if f not in FORMS]
     if unknown:
@@ -120,21 +121,11 @@ def choose_form(
     arms = [arm for arm in curves.arms_of(evidence.design) if arm.bought]
     repeats = any(arm.real > arm.supply.tokens for arm in arms)
     if len(np.unique(points.tokens)) < 2:
-        return None, forms[0]
-    judged = hold_out(forms, points, rng=rng, repeats=repeats)
-    return judged, judged.chosen or forms[0]
+        return None, repeats
+    return hold_out(forms, points, rng=rng, repeats=repeats), repeats
 
 
-def fit_law(form: str, points: Points, draws: int, rng: np.random.Generator) -> Ensemble:
-    """The law on all results, with its draws.
-
-    Raises:
-        LawError: naming what is underdetermined.
-    """
-    return bootstrap(fit(form, points, rng=rng, throw=True), points, draws=draws, rng=rng)
-
-
-def floor_of(points: Points, law: Ensemble) -> float:
+def floor_of(points: Points, law: Law) -> float:
     """Seed noise of one run, bits per byte; the law's residuals where no cell was repeated."""
     try:
         floor = noise_floor(points).sd
@@ -154,14 +145,14 @@ def _guards(
         points = effects.points_of(table, labels, f"bpb {target.name}")
         assert points.anchor is not None
         limits[target.name] = points.anchor + target.tolerance
-        law = fit_law(evidence.ask.law.guard_form, points, evidence.ask.law.draws, rng)
+        law = blend([evidence.ask.law.guard_form], points, rng=rng, draws=evidence.ask.law.draws)
         guards.append(alloc.Guard(target.name, law, limits[target.name]))
     return tuple(guards), limits
 
 
 def _problem(
     evidence: Evidence,
-    law: Ensemble,
+    law: Law,
     noise: float,
     judged: HoldOut | None,
     guards: tuple[alloc.Guard, ...],

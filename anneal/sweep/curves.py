@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anneal.laws import Ensemble, band, crossover, predict
+from anneal.laws import Law, band, crossover, predict
 from anneal.plan.budget import Supply, real_tokens
 from anneal.plan.flops import training_flops
 from anneal.plan.runs import CONTROL, Design
@@ -60,7 +60,7 @@ def arms_of(design: Design) -> tuple[Arm, ...]:
     return tuple(out)
 
 
-def fitted(design: Design, law: Ensemble) -> list[Arm]:
+def fitted(design: Design, law: Law) -> list[Arm]:
     """The arms that the law has a curve for: a source whose runs all failed has none."""
     return [arm for arm in arms_of(design) if arm.name in law.labels]
 
@@ -83,7 +83,7 @@ def axis_value(design: Design, arm: Arm, axis: Axis, tokens: Floats, unique: Flo
     return usd
 
 
-def lines(design: Design, law: Ensemble, *, level: float) -> list[CurveLine]:
+def lines(design: Design, law: Law, *, level: float) -> list[CurveLine]:
     """The miniature's curve of every arm, from the smallest budget to the real one."""
     out = []
     for arm in fitted(design, law):
@@ -94,9 +94,7 @@ def lines(design: Design, law: Ensemble, *, level: float) -> list[CurveLine]:
     return out
 
 
-def marginals(
-    design: Design, law: Ensemble, *, level: float
-) -> tuple[list[CurveLine], list[CurveLine]]:
+def marginals(design: Design, law: Law, *, level: float) -> tuple[list[CurveLine], list[CurveLine]]:
     """What one more million tokens, and one more USD, of a source alone are worth at a budget.
 
     At natural availability: beyond the tokens that exist, more means repeating.
@@ -145,7 +143,7 @@ def _line(
     )
 
 
-def crossovers(design: Design, law: Ensemble, *, noise: float, level: float) -> list[Crossover]:
+def crossovers(design: Design, law: Law, *, noise: float, level: float) -> list[Crossover]:
     """Where the curves of two sources cross at natural availability, on every axis."""
     out = []
     arms = [arm for arm in fitted(design, law) if arm.bought]
@@ -157,7 +155,7 @@ def crossovers(design: Design, law: Ensemble, *, noise: float, level: float) -> 
 
 def _crossover(
     design: Design,
-    law: Ensemble,
+    law: Law,
     first: Arm,
     second: Arm,
     axis: Axis,

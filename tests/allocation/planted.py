@@ -30,7 +30,7 @@ def falling(
     labels = LABELS[: exponent.size] if labels is None else labels
     ending = "_repeated" if r_star else "_overfit" if penalty else ""
     form = FORMS["shifted_power" + ending]
-    frame = Frame(labels, base, 1e5, floor, 0.98 * base, 5e4, high)
+    frame = Frame(labels, base, 1e5, floor, 0.98 * base, 5e4, high, 1e5)
     where = layout(form, labels)
     theta = np.zeros((draws, where.size))
     share = floor / frame.ceiling
@@ -51,7 +51,7 @@ def guard_law(level, slope, *, labels=None, spread=0.0, draws=1, seed=1) -> Ense
     level, slope = np.asarray(level, float), np.asarray(slope, float)
     labels = LABELS[: level.size] if labels is None else labels
     form = FORMS["log_linear"]
-    frame = Frame(labels, None, 1e5, 1.0, 1.0, 1e5, 8e5)
+    frame = Frame(labels, None, 1e5, 1.0, 1.0, 1e5, 8e5, 1e5)
     where = layout(form, labels)
     theta = np.zeros((draws, where.size))
     theta[:, where.scale] = level
