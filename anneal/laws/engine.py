@@ -21,7 +21,7 @@ they are not all followed to it: all take a few steps, then only the best few go
 halving, 1502.07943), and the last of them until they settle. Nothing is gained by eliminating
 parameters within a step: under a loss of *log* residuals no parameter of a law with a floor enters
 linearly. Where scores are linear in some parameters once the others are given, these are
-eliminated in closed form to improve the starts instead (`fits.projected`).
+eliminated in closed form to improve the starts instead (`search.projected`).
 """
 
 from __future__ import annotations
@@ -184,6 +184,7 @@ def race(
     high: Floats,
     tolerance: float = 1e-5,
     rounds: Sequence[tuple[int, int]] = ROUNDS,
+    improve: Callable[[Floats, Floats], Floats] | None = None,
 ) -> Winners:
     """The lowest F that each of B tables reaches from its S starts.
 
@@ -193,6 +194,7 @@ def race(
         weights: (n,) or (B, n).
         centre: (1, p) or (B, p).
         rounds: (iterations, starts kept) of each round; empty follows every start to its end.
+        improve: (rows, p) starts and the (rows, n) log scores of their tables -> better starts.
 
     The other arguments are those of `minimise`.
     """
@@ -221,6 +223,7 @@ def race(
                 weights=weights[here],
                 centre=centre[here],
                 rounds=[(n, k) for n, k in rounds if k < starts],
+                improve=improve,
             )
         )
     return Winners(
@@ -240,6 +243,7 @@ def _heat(
     weights: Floats,
     centre: Floats,
     rounds: Sequence[tuple[int, int]],
+    improve: Callable[[Floats, Floats], Floats] | None,
 ) -> Winners:
     """One batch of a race."""
     count = log_score.shape[0]
@@ -250,6 +254,9 @@ def _heat(
         flat = theta.reshape(rows.size, theta.shape[2])
         return search(flat, log_score[rows], weights=weights[rows], centre=centre[rows], **limits)
 
+    if improve is not None:
+        rows = np.repeat(table, theta.shape[1])
+        theta = improve(theta.reshape(rows.size, -1), log_score[rows]).reshape(theta.shape)
     for iterations, kept in rounds:
         found = run(theta, iterations=iterations)
         value = found.value.reshape(count, -1)
