@@ -1,13 +1,12 @@
 # %% [markdown]
-# Bootstrap of a three-parameter law, L = E + A x^-a, all starts of all draws at once (the engine of
-# `laws`) against a loop over `scipy.optimize.minimize`. Six sources of 12 points, 1000 draws each, 64
-# starts a draw: 384,000 fits. Both sides minimise the same sum of Huber losses of log residuals
-# (delta 1e-3) within the same bounds, from the same starts, in seconds of processor
-# time (the machine may be shared). The loop runs on a sample
-# of the draws, every start of each, and its time is scaled up; ours runs in full, and every draw of
-# the sample is compared by the objective, evaluated by one function for both. The loop gets
-# analytic derivatives, written for this one form: what a user writes (numerical derivatives, or a
-# general form) is slower.
+# Bootstrap of a three-parameter law, L = E + A x^-a, all starts of all draws at once (the engine
+# of `laws`) against a loop over `scipy.optimize.minimize`. Six sources of 12 points, 1000 draws
+# each, 64 starts a draw: 384,000 fits. Both sides minimise the same sum of Huber losses of log
+# residuals (delta 1e-3) within the same bounds, from the same starts, in seconds of processor time
+# (the machine may be shared). The loop runs on a sample of the draws, every start of each, and its
+# time is scaled up; ours runs in full, and every draw of the sample is compared by the objective,
+# evaluated by one function for both. The loop gets analytic derivatives, written for this one
+# form: what a user writes (numerical derivatives, or a general form) is slower.
 #
 #     OMP_NUM_THREADS=1 python analysis/bench_laws.py
 

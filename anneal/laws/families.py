@@ -19,6 +19,22 @@ Pooling is what lets a thin source in. With two budgets its exponent is partly t
 one budget wholly: its run says how high the curve lies, the mean law how it falls. The fit says so
 (`Fit.pooled`). A source without runs stays an error: nothing says how high.
 
+Measured on simulated truth, 40 worlds a column, 6 sources, 5 budgets, 3 seeds at one of them, 0.6%
+noise, 120 draws: 90% interval of the curve at 4 times the largest budget, and mean absolute error.
+`own` is the usual fit, with the scatter fixed at 0.7; in the last two rows one source has two
+budgets or one.
+
+    true scatter            0.03    0.1    0.2    0.4    0.7
+    family, covered          99%    90%    85%    91%    88%
+    own, covered             95%    90%    91%    95%    83%
+    family, error          .0118  .0153  .0193  .0201  .0158
+    own, error             .0139  .0157  .0167  .0160  .0154
+    two budgets, covered     98%    90%    88%    95%    88%
+    one budget, covered      98%    93%    93%    95%    90%
+
+So where every source has its budgets a family pays only if the sources are much alike, and costs a
+little otherwise (a scatter taken too small bends the shared floor); it is for thin sources.
+
 The control is a member like any source: it trains on the replay alone, shares the floor, and is
 subtracted within each draw (`lift`), so that what all curves have in common cancels.
 """
@@ -41,7 +57,12 @@ from anneal.laws.search import Assumed, Task, search
 from anneal.laws.uncertainty import Ensemble, bootstrap
 
 SCATTERS = (0.05, 0.1, 0.2, 0.4, EXPONENT_SCATTER, 1.2)
-"""SDs of log exponents that compete, equally likely before the runs (assumed)."""
+"""SDs of log exponents that compete."""
+LIKELY, LIKELY_LOG_SD = 0.5, 0.8
+"""Centre and log SD of the scatter before the runs (assumed; published exponents scatter by about
+0.5). Too small a scatter is dear and too large a one is cheap: measured at 4 times the largest
+budget, 30 worlds of 6 sources whose exponents scatter by 0.25, mean absolute error of the fit under
+the scatters above .055 .031 .018 .016 .016 .016."""
 FEW = 3
 """Degrees of freedom between seeds below which residuals say how large the noise is."""
 NEGLIGIBLE = 0.02
@@ -121,6 +142,8 @@ def family(
     logs = _held_out(settled, points, rng) if by == "held-out" else None
     if logs is None:
         by, logs = "evidence", np.array([evidence(f, points, noise=noise) for f in settled])
+    scatters = np.array([f.assumed.scatter for f in settled])
+    logs = logs - 0.5 * (np.log(scatters / LIKELY) / LIKELY_LOG_SD) ** 2
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     order = np.argsort(-weights)
