@@ -21,7 +21,7 @@ the draws have anyway. They are scaled inverse chi-square posteriors whose prior
 `PRIOR_CELLS` observations. A common drift moves all sources alike and so leaves their order; an own
 drift does not. Each draw takes its SDs from the posterior, so few budgets give heavy tails.
 
-Measured coverage of the 90% interval of the curve (6 groups, 5 budgets, 3 seeds at one of them, 0.6%
+Measured coverage of the 90% interval of the curve (6 groups, 5 budgets, 3 seeds at one, 0.6%
 noise, 160 draws, 12 worlds x 6 curves a row, standard errors 2 to 7 points):
 
     worlds and forms                                  inside   largest   4x     16x beyond
