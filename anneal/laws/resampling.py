@@ -10,6 +10,22 @@ The first three scale their errors so that their SD is the noise SD over the deg
 larger of residuals and seeds: raw residuals of a small table are too small by what the fit has
 absorbed. Each draw takes its noise SD from s sqrt(nu / chi2_nu), s and nu those of that SD.
 
+Measured coverage of the 90% interval of the curve (50 worlds of 6 curves, 5 budgets, 0.6% noise,
+fitted as `shifted_power`, 120 draws; standard errors 2% at the runs, 4% at 16 times beyond):
+
+                       4 seeds at every budget            3 seeds at the middle one
+                    inside  largest   4x   16x          inside  largest   4x   16x
+    smoothed wild      87%      84%  85%   84%             91%      92%  91%   90%
+    wild               74%      67%  71%   71%             72%      61%  70%   71%
+    residual           80%      81%  79%   79%             86%      90%  89%   90%
+    parametric         88%      86%  86%   82%             90%      90%  90%   91%
+    pairs              91%      86%  91%   91%             refused in some or all worlds
+
+`wild` is too narrow and is here for comparison: a fit of log residuals under Huber's loss runs
+through as many points as it has parameters, those residuals are zero, and their sign is all that is
+redrawn. `residual` shares the fault as far as the zeros are in its pool. The kernel of the default
+is what mends it.
+
 `parametric` knows nothing of a misfit: a law of the wrong shape has large residuals, and intervals
 as narrow as the seeds' noise.
 

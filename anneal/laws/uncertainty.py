@@ -26,7 +26,8 @@ at one of them, 0.6% noise, 200 draws; worlds x 6 curves a row; the tests repeat
 The last row is the warning: the interval is right about noise, not about the shape of the law
 (`blend` is about that).
 What this does not know: another shape of the law (the hold-out speaks to that), errors shared by
-all runs of a source or of a seed, and a noise that grows with the budget.
+all runs of a source or of a seed, and, unless the fit was told (`noise.noise_shape`), a noise that
+depends on the budget.
 """
 
 from __future__ import annotations
