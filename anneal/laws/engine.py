@@ -68,19 +68,21 @@ def minimise(
     high: Floats,
     iterations: int = 300,
     tolerance: float = 1e-5,
+    plain: bool = False,
 ) -> Minima:
     """Minimise F from every row of `theta`.
 
     Args:
         theta: (B, p) starts.
         log_score: (B, n) or (1, n) logarithms of the scores.
-        weights: (n,) weights w.
+        weights: (n,) weights w, or (B, n): a row of weights for each fit (a bootstrap of rows).
         information: c, what a unit of Huber loss is worth against the prior.
         centre: (B, p) or (1, p) prior centres t.
         precision: (p, p) prior precision Q.
         low, high: (p,) bounds.
         tolerance: gain of F, in nats of log likelihood, below which three accepted steps in a row
             mean that a row has converged.
+        plain: residuals are model minus `log_score` as they are, without logarithms (accuracies).
     """
     count = theta.shape[0]
     log_score = np.broadcast_to(log_score, (count, log_score.shape[1]))
@@ -93,20 +95,27 @@ def minimise(
     calm = np.zeros(count, dtype=np.int64)
     active = np.arange(count)
 
+    def of(rows: NDArray[np.intp]) -> Floats:
+        return weights if weights.ndim == 1 else weights[rows]
+
     def objective(candidate: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         score, slope = model(candidate)
-        score = np.maximum(score, TINY_SCORE)
-        residual = np.log(score) - log_score[rows]
-        loss = information * (huber(residual, delta) * weights).sum(axis=1)
+        if plain:
+            residual = score - log_score[rows]
+        else:
+            score = np.maximum(score, TINY_SCORE)
+            residual = np.log(score) - log_score[rows]
+            slope = slope / score[:, :, None]
+        loss = information * (huber(residual, delta) * of(rows)).sum(axis=1)
         away = candidate - centre[rows]
         total = loss + 0.5 * ((away @ precision) * away).sum(axis=1)
-        return np.where(np.isfinite(total), total, np.inf), residual, slope / score[:, :, None]
+        return np.where(np.isfinite(total), total, np.inf), residual, slope
 
     value, residual, slope = objective(best, active)
     for _ in range(iterations):
         x = best[active]
         heavy = (
-            information * weights * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
+            information * of(active) * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
         )
         weighted = slope * heavy[:, :, None]
         outside = np.abs(residual) > delta
