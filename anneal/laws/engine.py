@@ -86,6 +86,7 @@ def minimise(
     """
     count = theta.shape[0]
     log_score = np.broadcast_to(log_score, (count, log_score.shape[1]))
+    weights = np.broadcast_to(weights, log_score.shape)
     centre = np.broadcast_to(centre, theta.shape)
     best = np.clip(theta, low, high)
     value = np.full(count, np.inf)
@@ -95,18 +96,9 @@ def minimise(
     calm = np.zeros(count, dtype=np.int64)
     active = np.arange(count)
 
-    def of(rows: NDArray[np.intp]) -> Floats:
-        return weights if weights.ndim == 1 else weights[rows]
-
     def objective(candidate: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
-        score, slope = model(candidate)
-        if plain:
-            residual = score - log_score[rows]
-        else:
-            score = np.maximum(score, TINY_SCORE)
-            residual = np.log(score) - log_score[rows]
-            slope = slope / score[:, :, None]
-        loss = information * (huber(residual, delta) * of(rows)).sum(axis=1)
+        residual, slope = _residuals(*model(candidate), log_score[rows], plain=plain)
+        loss = information * (huber(residual, delta) * weights[rows]).sum(axis=1)
         away = candidate - centre[rows]
         total = loss + 0.5 * ((away @ precision) * away).sum(axis=1)
         return np.where(np.isfinite(total), total, np.inf), residual, slope
@@ -115,7 +107,9 @@ def minimise(
     for _ in range(iterations):
         x = best[active]
         heavy = (
-            information * of(active) * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
+            information
+            * weights[active]
+            * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
         )
         weighted = slope * heavy[:, :, None]
         outside = np.abs(residual) > delta
@@ -148,6 +142,14 @@ def minimise(
         if active.size == 0:
             break
     return Minima(best, value, converged)
+
+
+def _residuals(score: Floats, slope: Floats, goal: Floats, *, plain: bool) -> tuple[Floats, Floats]:
+    """(B, n) residuals and their derivatives (B, n, p), of logarithms unless `plain`."""
+    if plain:
+        return score - goal, slope
+    score = np.maximum(score, TINY_SCORE)
+    return np.log(score) - goal, slope / score[:, :, None]
 
 
 def _step(

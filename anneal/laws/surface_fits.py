@@ -89,7 +89,8 @@ class SurfaceFit:
         """
         if not self.usable:
             raise LawError(f"law `{self.surface.name}` cannot predict: {self.message}")
-        return self.surface.evaluate(self.theta[None, :], checked(self.surface, columns))[0][0]
+        score, _ = self.surface.evaluate(self.theta[None, :], checked(self.surface, columns))
+        return np.asarray(score[0])
 
 
 def fit_surface(
@@ -218,7 +219,7 @@ def starting_points(
     if surface.place is not None:
         theta = surface.free(surface.place(surface.values(theta, columns), columns, score), columns)
     ends = np.array([p.ends for p in parameters])
-    return np.clip(theta, ends[:, 0], ends[:, 1])
+    return np.asarray(np.clip(theta, ends[:, 0], ends[:, 1]))
 
 
 def _checked_score(
