@@ -20,20 +20,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anneal.errors import LawError
-from anneal.laws.engine import Minima, huber, minimise
+from anneal.laws.engine import Minima, huber
 from anneal.laws.points import Floats
+from anneal.laws.surface_search import Residual, residuals, screened, solve, starting_points
 from anneal.laws.surfaces import Columns, Parameter, Surface, checked, widths
 
 Outcome = Literal["ok", "not converged", "underdetermined", "constant"]
-Residual = Literal["log", "plain"]
 
 SINGULAR = 1e12
 """Condition number of the scaled normal matrix above which double precision cannot tell it from
 one without full rank (assumed; its own rounding is about 1e16)."""
-SCREEN = 16
-"""Random points tried for each start that the engine is given."""
-CHUNK = 400_000
-"""Numbers in one batch of derivatives (B n p): larger batches fall out of the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +128,7 @@ def fit_surface(
         )
     goal = np.log(measured) if residual == "log" else measured
     theta = starting_points(surface, table, measured, starts, rng)
-    theta = _screened(surface, table, theta, goal, heavy, residual=residual, delta=delta)
+    theta = screened(surface, table, theta, goal, heavy, residual=residual, delta=delta)
     noise = max(0.05 * float(np.std(goal)), 1e-8)
     for tolerance in (1e-3, 1e-6, 1e-7):  # the first pass learns how large the noise is
         found = solve(
@@ -148,78 +144,12 @@ def fit_surface(
         )
         theta = found.theta
         best = theta[int(np.argmin(found.value))]
-        off = _residuals(surface, table, best[None, :], goal[None, :], residual)[0]
+        off = residuals(surface, table, best[None, :], goal[None, :], residual)[0]
         degrees = max(float((heavy > 0).sum()) - len(parameters), 1.0)
         noise = max(float(np.sqrt((heavy * off**2).sum() / degrees)), 1e-8)
     return _report(
         surface, table, goal, found, heavy=heavy, support=support, residual=residual, delta=delta
     )
-
-
-def solve(
-    surface: Surface,
-    columns: Columns,
-    theta: Floats,
-    goal: Floats,
-    *,
-    weights: Floats,
-    noise: float,
-    delta: float,
-    residual: Residual,
-    tolerance: float = 1e-6,
-) -> Minima:
-    """Run the engine from (B, p) starts, a few hundred rows at a time.
-
-    Args:
-        goal: (1, n) or (B, n) scores, as logarithms where `residual` is `log`.
-        weights: (n,) or (B, n).
-        noise: residual SD, which says how much a gain in the objective is worth.
-    """
-    parameters = surface.parameters(widths(columns))
-    ends = np.array([p.ends for p in parameters])
-    priors = [(float(p.free(p.prior[0])), p.prior[1]) if p.prior else None for p in parameters]
-    centre = np.array([prior[0] if prior else 0.0 for prior in priors])
-    precision = np.diag([prior[1] ** -2 if prior else 0.0 for prior in priors])
-    rows = max(8, CHUNK // (goal.shape[1] * len(parameters)))
-    parts = []
-    for first in range(0, theta.shape[0], rows):
-        part = slice(first, first + rows)
-        parts.append(
-            minimise(
-                lambda t: surface.evaluate(t, columns),
-                theta[part],
-                goal if goal.shape[0] == 1 else goal[part],
-                weights=weights if weights.ndim == 1 else weights[part],
-                information=1.0 / (noise * min(noise, 1.2533 * delta)),
-                delta=delta,
-                centre=centre[None, :],
-                precision=precision,
-                low=ends[:, 0],
-                high=ends[:, 1],
-                tolerance=tolerance,
-                plain=residual == "plain",
-            )
-        )
-    return Minima(
-        np.concatenate([m.theta for m in parts]),
-        np.concatenate([m.value for m in parts]),
-        np.concatenate([m.converged for m in parts]),
-    )
-
-
-def starting_points(
-    surface: Surface, columns: Columns, score: Floats, count: int, rng: np.random.Generator
-) -> Floats:
-    """(SCREEN * count, p) spread free numbers: Latin strata in each starting range."""
-    parameters = surface.parameters(widths(columns))
-    size = (len(parameters), SCREEN * count)
-    strata = (np.argsort(rng.random(size), axis=1) + rng.random(size)) / size[1]
-    ranges = np.array([p.free(np.array(p.start)) for p in parameters])
-    theta = (ranges[:, :1] + (ranges[:, 1:] - ranges[:, :1]) * strata).T
-    if surface.place is not None:
-        theta = surface.free(surface.place(surface.values(theta, columns), columns, score), columns)
-    ends = np.array([p.ends for p in parameters])
-    return np.asarray(np.clip(theta, ends[:, 0], ends[:, 1]))
 
 
 def _checked_score(
@@ -259,37 +189,6 @@ def _refusal(
     return None
 
 
-def _residuals(
-    surface: Surface, columns: Columns, theta: Floats, goal: Floats, residual: Residual
-) -> Floats:
-    """(B, n) predicted minus measured."""
-    score, _ = surface.evaluate(theta, columns)
-    return (np.log(np.maximum(score, 1e-12)) if residual == "log" else score) - goal
-
-
-def _screened(
-    surface: Surface,
-    columns: Columns,
-    theta: Floats,
-    goal: Floats,
-    weights: Floats,
-    *,
-    residual: Residual,
-    delta: float,
-) -> Floats:
-    """The starts: half of them the best of `theta`, half its first others."""
-    keep = theta.shape[0] // SCREEN
-    loss = np.empty(theta.shape[0])
-    rows = max(8, CHUNK // (goal.size * theta.shape[1]))
-    for first in range(0, loss.size, rows):
-        off = _residuals(surface, columns, theta[first : first + rows], goal[None, :], residual)
-        loss[first : first + rows] = (huber(off, delta) * weights).sum(axis=1)
-    order = np.argsort(np.where(np.isfinite(loss), loss, np.inf), kind="stable")
-    best = order[: (keep + 1) // 2]
-    others = np.setdiff1d(np.arange(loss.size), best)[: keep - best.size]
-    return np.concatenate([theta[best], theta[others]])
-
-
 def _support(surface: Surface, columns: Columns) -> dict[str, tuple[Floats, Floats]]:
     return {
         c.name: (
@@ -319,7 +218,7 @@ def _report(
     theta, value = found.theta[order[0]], float(found.value[order[0]])
     score, slope = surface.evaluate(theta[None, :], columns)
     jacobian = slope[0] / (np.maximum(score[0], 1e-12)[:, None] if residual == "log" else 1.0)
-    off = _residuals(surface, columns, theta[None, :], goal[None, :], residual)[0]
+    off = residuals(surface, columns, theta[None, :], goal[None, :], residual)[0]
     ends = np.array([p.ends for p in parameters])
     edge = 1e-6 * (ends[:, 1] - ends[:, 0])
     bound = (theta <= ends[:, 0] + edge) | (theta >= ends[:, 1] - edge)
