@@ -34,7 +34,8 @@ from anneal.laws.surface_search import solve
 from anneal.laws.surfaces import Surface, checked, widths
 
 KERNEL = 0.5
-"""Bandwidth by which a new run's standardised residual is smoothed (assumed)."""
+"""Bandwidth by which residuals are smoothed, in their SDs (as in `uncertainty`). A small delta
+makes the fit pass through p points exactly; residuals of zero would make a table too quiet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +159,8 @@ def bootstrap_surface(
         loads = times[:, runs] * heavy
     else:
         error = _errors(fit.residuals, runs, draws, rng, own=method == "wild")
+        kernel = KERNEL * np.sqrt(np.mean(fit.residuals**2)) * rng.standard_normal((draws, count))
+        error = (error + kernel[:, runs]) / np.sqrt(1.0 + KERNEL**2)
         larger = np.sqrt(goal.size / fit.degrees)
         goals = goal + fit.residuals + larger * scale[:, None] * error
     theta = _starts(fit, draws, starts, rng, table)
