@@ -15,6 +15,12 @@ claim far too much. Residuals are enlarged by sqrt(n / degrees), since a fit shr
 `residual` and `wild` each draw's errors are scaled by sqrt(nu / chi2_nu), so that few degrees of
 freedom give the heavy tails of Student's t (ours, as in `uncertainty`).
 
+Measured coverage of the 90% interval of the curve (a power law with a floor, 1% noise, 150 worlds,
+150 draws; the lowest and highest of three places from half to ten times the data's range): 12 runs
+pairs 88 to 98%, residual 87 to 89%, wild 73 to 87%; 40 runs pairs 89 to 93%, residual 87 to 91%,
+wild 79 to 87%. So take `pairs` where runs are many, `residual` where few, and `wild` only for noise
+that differs between runs.
+
 The intervals are right about noise, not about the shape of the law: hold out what is largest.
 """
 
@@ -129,7 +135,8 @@ def bootstrap_surface(
         method: how tables are made.
         cluster: (n,) labels of runs; each row a run of its own where None.
         weights: (n,) weights that the fit had.
-        starts: of each draw: the fit's lowest points, best first, then spread around the best.
+        starts: at most so many of each draw: the distinct lowest points that the fit's own search
+            found, the best first (often there is one).
         tolerance: gain, in nats of log likelihood, at which a draw has settled.
 
     Raises:
@@ -163,7 +170,8 @@ def bootstrap_surface(
         error = (error + kernel[:, runs]) / np.sqrt(1.0 + KERNEL**2)
         larger = np.sqrt(goal.size / fit.degrees)
         goals = goal + fit.residuals + larger * scale[:, None] * error
-    theta = _starts(fit, draws, starts, rng, table)
+    starts = min(starts, fit.optima.shape[0])
+    theta = np.concatenate([np.tile(lowest, (draws, 1)) for lowest in fit.optima[:starts]])
     found = solve(
         surface,
         table,
@@ -272,18 +280,6 @@ def _errors(
     place[order] = np.arange(runs.size) - first[runs[order]]
     donor = rng.integers(0, count, (draws, count))[:, runs]
     return np.asarray(sign * residuals[order[first[donor] + place % length[donor]]])
-
-
-def _starts(
-    fit: SurfaceFit, draws: int, starts: int, rng: np.random.Generator, columns: dict[str, Floats]
-) -> Floats:
-    """(starts * draws, p): the fit's distinct lowest points, then its best with normal noise."""
-    rows = [np.tile(t, (draws, 1)) for t in fit.optima[:starts]]
-    size = fit.theta.size
-    for _ in range(starts - len(rows)):
-        rows.append(fit.theta + 0.3 * rng.standard_normal((draws, size)))
-    ends = np.array([p.ends for p in fit.surface.parameters(widths(columns))])
-    return np.asarray(np.clip(np.concatenate(rows), ends[:, 0], ends[:, 1]))
 
 
 def _centres(
