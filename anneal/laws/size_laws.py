@@ -6,6 +6,8 @@ how many powers they take, and in what happens far away from the data:
     power_*         L = E + A x^-alpha, x FLOPs or tokens; pure_ in front: E = 0
     chinchilla      L = E + A N^-alpha + B D^-beta
     overtraining    L = E + (a M^eta + b M^-eta) C^-eta, M = D / N: the same with one exponent
+    shifted_tokens  L = E + S (1 + D / tau)^-alpha: finite at D = 0, where it is E + S
+    bounded_tokens  L = E + (L0 - E) h / (1 + h), h = b D^-beta
     bounded         L = E + (L0 - E) h / (1 + h), h = a N^-alpha + b D^-beta: between the floor and
                     an uninformed guess L0, so that no small run is promised an infinite loss
     bounded_repeats the same with + c N^gamma U^-delta in h: large models over-fit small pools
@@ -116,6 +118,56 @@ def _power(name: str, column: Input, *, bent: bool) -> Surface:
     )
 
 
+def _shifted_tokens(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
+    e, span, tau, alpha = (column[:, None] for column in value.T)
+    reach = 1.0 + columns["d_tokens"] / tau
+    unit = reach**-alpha
+    fall = span * unit
+    by_tau = fall * alpha * (1.0 - 1.0 / reach) / tau
+    return e + fall, stack(np.ones_like(unit), unit, by_tau, -fall * np.log(reach))
+
+
+def _shifted_tokens_parameters(_: Widths) -> tuple[Parameter, ...]:
+    tau = Parameter("tau", "tokens", "log", 1.0, 1e16, (0.003, 3.0))
+    return (floor(), Parameter("S", "score", "log", 1e-6, 1e6, (0.5, 3.0)), tau, exponent("alpha"))
+
+
+def _shifted_tokens_place(values: Floats, columns: Columns, score: Floats) -> Floats:
+    """S was drawn as a share of the range of scores, tau of the middle number of tokens."""
+    out = values.copy()
+    out[:, 0] *= score.min()
+    out[:, 1] *= np.ptp(score)
+    out[:, 2] *= np.exp(np.log(columns["d_tokens"]).mean())
+    return out
+
+
+def _bounded_tokens(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
+    e, top = value[:, :1], value[:, 1:2]
+    h, by_b, by_beta = term(value[:, 2], value[:, 3], columns["d_tokens"])
+    share = h / (1.0 + h)
+    by_h = (top - e) / (1.0 + h) ** 2
+    return e + (top - e) * share, stack(1.0 - share, share, by_h * by_b, by_h * by_beta)
+
+
+def _bounded_tokens_parameters(_: Widths) -> tuple[Parameter, ...]:
+    return (floor(), _guess(), coefficient("b", "tokens^beta"), exponent("beta"))
+
+
+def _bounded_tokens_place(values: Floats, columns: Columns, score: Floats) -> Floats:
+    out = values.copy()
+    out[:, 0] *= score.min()
+    out[:, 1] *= score.max()
+    middle = float(np.median(score))
+    h = np.maximum(middle - out[:, 0], 1e-3) / np.maximum(out[:, 1] - middle, 1e-3)
+    out[:, 2] = h * np.exp(out[:, 3] * np.log(columns["d_tokens"]).mean())
+    return out
+
+
+def _guess() -> Parameter:
+    """The score of an uninformed guess; drawn as a multiple of the highest score."""
+    return Parameter("L0", "score", "log", 1e-3, 1e4, (1.0, 4.0))
+
+
 def _chinchilla(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
     e, a, b, alpha, beta = value.T
     by_n, n_a, n_alpha = term(a, alpha, columns["n_params"])
@@ -190,7 +242,7 @@ def _bounded(*, repeats: bool) -> Law:
 def _bounded_parameters(widths: Widths) -> tuple[Parameter, ...]:
     return (
         floor(),
-        Parameter("L0", "score", "log", 1e-3, 1e4, (1.0, 4.0)),
+        _guess(),
         coefficient("a", "parameters^alpha"),
         coefficient("b", "tokens^beta"),
         exponent("alpha"),
@@ -236,6 +288,26 @@ SIZE_SURFACES: dict[str, Surface] = {
             law=_chinchilla,
             place=chinchilla_place,
             refuse=one_line,
+        ),
+        Surface(
+            name="shifted_tokens",
+            formula="L = E + S (1 + d_tokens / tau)^-alpha",
+            source="2209.06640, M3 (written through the score at D = 0)",
+            identifiable="tokens below and above tau; without them S and tau trade off",
+            inputs=(TOKENS,),
+            parameters=_shifted_tokens_parameters,
+            law=_shifted_tokens,
+            place=_shifted_tokens_place,
+        ),
+        Surface(
+            name="bounded_tokens",
+            formula="L = E + (L0 - E) h / (1 + h), h = b d_tokens^-beta",
+            source="2605.09189 in one column; close to M4 of 2209.06640",
+            identifiable="some scores near L0, some near E",
+            inputs=(TOKENS,),
+            parameters=_bounded_tokens_parameters,
+            law=_bounded_tokens,
+            place=_bounded_tokens_place,
         ),
         Surface(
             name="overtraining",

@@ -54,6 +54,8 @@ TRUTH: dict[str, tuple[float, ...]] = {
     "pure_power_compute": (60.0, 0.07),
     "power_tokens": (2.0, 400.0, 0.3),
     "pure_power_tokens": (30.0, 0.1),
+    "shifted_tokens": (2.0, 3.0, 8e8, 0.5),
+    "bounded_tokens": (1.8, 8.0, 2000.0, 0.4),
     "chinchilla": (1.8, 480.0, 2085.0, 0.35, 0.37),
     "overtraining": (1.7, 60.0, 90.0, 0.12),
     "bounded": (1.7, 10.5, 200.0, 300.0, 0.35, 0.33),
