@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anneal.errors import LawError
+from anneal.laws.engine import Minima
 from anneal.laws.points import Floats, Ints
 from anneal.laws.surface_fits import SurfaceFit
 from anneal.laws.surface_search import solve
@@ -172,18 +173,30 @@ def bootstrap_surface(
         goals = goal + fit.residuals + larger * scale[:, None] * error
     starts = min(starts, fit.optima.shape[0])
     theta = np.concatenate([np.tile(lowest, (draws, 1)) for lowest in fit.optima[:starts]])
-    found = solve(
-        surface,
-        table,
-        theta,
-        goals if method == "pairs" else np.tile(goals, (starts, 1)),
-        weights=np.tile(loads, (starts, 1)) if method == "pairs" else loads,
-        noise=max(fit.residual_sd, 1e-8),
-        delta=fit.delta,
-        residual=fit.residual,
-        tolerance=tolerance,
-        centre=_centres(surface, widths(table), draws, starts, rng),
-    )
+    goals = goals if method == "pairs" else np.tile(goals, (starts, 1))
+    loads = np.tile(loads, (starts, 1)) if method == "pairs" else loads
+    centre = _centres(surface, widths(table), draws, starts, rng)
+
+    def search(theta: Floats, rows: NDArray[np.intp], tolerance: float) -> Minima:
+        return solve(
+            surface,
+            table,
+            theta,
+            goals if goals.shape[0] == 1 else goals[rows],
+            weights=loads if loads.ndim == 1 else loads[rows],
+            noise=max(fit.residual_sd, 1e-8),
+            delta=fit.delta,
+            residual=fit.residual,
+            tolerance=tolerance,
+            centre=centre[rows],
+        )
+
+    found = search(theta, np.arange(theta.shape[0]), tolerance)
+    slow = np.flatnonzero(~found.converged)
+    if slow.size:  # along a valley: gains of 1e-3 nats say nothing about the curve any more
+        again = search(found.theta[slow], slow, max(1e-3, tolerance))
+        found.theta[slow], found.value[slow] = again.theta, again.value
+        found.converged[slow] = again.converged
     best = found.value.reshape(starts, draws).argmin(axis=0)
     pick = best * draws + np.arange(draws)
     good = found.converged[pick] & enough
