@@ -65,8 +65,9 @@ def effective(
     return value, by_worth, by_unique
 
 
-def _epochs(name: str) -> Parameter:
-    return Parameter(name, "excess epochs", "log", 0.05, 1e3, (1.0, 60.0))
+def _epochs(name: str, published: float) -> Parameter:
+    """R*, drawn weakly to its published value: factor e either way, as `forms` has it."""
+    return Parameter(name, "excess epochs", "log", 0.05, 1e3, (1.0, 60.0), prior=(published, 1.0))
 
 
 def _effective_data(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
@@ -80,7 +81,7 @@ def _effective_data(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
 
 
 def _effective_parameters(widths: Widths) -> tuple[Parameter, ...]:
-    return (*chinchilla_parameters(widths), _epochs("R_D"))
+    return (*chinchilla_parameters(widths), _epochs("R_D", 15.387756))
 
 
 def _datablations(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
@@ -119,7 +120,7 @@ def _datablations(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
 
 
 def _datablations_parameters(widths: Widths) -> tuple[Parameter, ...]:
-    return (*_effective_parameters(widths), _epochs("R_N"))
+    return (*_effective_parameters(widths), _epochs("R_N", 5.309743))
 
 
 def _qqt(value: Floats, columns: Columns) -> tuple[Floats, Floats]:

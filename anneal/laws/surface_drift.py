@@ -1,9 +1,10 @@
 """Drift: how far a surface goes wrong beyond its data, learnt inside them.
 
-Bootstrap intervals speak of noise alone. Published runs (analysis/backtest_size.py) show what that
-is worth beyond the data: 9 / 35 / 70% of Chinchilla's runs above 1e21 FLOPs lie inside their 50 / 80
-/ 95% intervals, with drift 17 / 52 / 91%; of 15 IsoFLOP setups 27 / 44 / 72%, with drift 39 / 76 /
-99%. The shape of a law is wrong by a little everywhere, and extrapolation multiplies it.
+Bootstrap intervals speak of noise alone. Published runs show what that is worth beyond the data
+(analysis/backtest_size.py): of Chinchilla's runs above 1e21 FLOPs 9 / 35 / 70% lie inside their
+50 / 80 / 95% intervals, with drift 17 / 52 / 91%; of the two largest budgets of 15 IsoFLOP setups
+27 / 44 / 72%, with drift 39 / 76 / 99%. The shape of a law is wrong by a little everywhere, and
+extrapolation multiplies it.
 
 So the largest runs are held out several times: the law is fitted to the runs below an origin and
 the errors at the runs above it, beyond what their intervals explain, are taken as
