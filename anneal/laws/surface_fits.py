@@ -30,6 +30,8 @@ Outcome = Literal["ok", "not converged", "underdetermined", "constant"]
 SINGULAR = 1e12
 """Condition number of the scaled normal matrix above which double precision cannot tell it from
 one without full rank (assumed; its own rounding is about 1e16)."""
+HOPELESS = 50.0
+"""Nats by which a local optimum must be worse than the best to be forgotten (assumed)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class SurfaceFit:
         outcome, message: what came of it; the message is empty when all is well.
         value: summed Huber loss (without priors), in squared residuals.
         agreeing, starts: starts that came within 1% noise information of the best, of how many.
-        optima: (k, p) the best of the distinct lowest points, the best first (at most 8).
+        optima: (k, p) distinct lowest points, the best first (at most 8, none hopeless).
         on_bounds, loose: names of parameters on a bound, and of those the data leave open.
         condition: condition number of the scaled normal matrix.
         residual_sd: SD of the residuals over the degrees of freedom (relative where `log`).
@@ -262,10 +264,15 @@ def _report(
 
 
 def _distinct(found: Minima, order: NDArray[np.intp]) -> Floats:
-    """(k, p) lowest points whose objectives differ by more than the search's own tolerance."""
+    """(k, p) lowest points whose objectives differ by more than the search's own tolerance.
+
+    One that is `HOPELESS` nats above the best will not be the best of a resampled table either.
+    """
     kept: list[int] = []
     for row in order:
         value = found.value[row]
+        if value > found.value[order[0]] + HOPELESS:
+            break
         if np.isfinite(value) and (not kept or value > found.value[kept[-1]] + 0.01):
             kept.append(int(row))
         if len(kept) == 8:
