@@ -141,7 +141,7 @@ def learning_curves() -> Iterator[Row]:
         if len(test) == 0:
             continue
         splits.append((str(curve), train, test))
-        fits.append({law: _usable(law, train, starts=24) for law in CURVES})
+        fits.append({law: _usable(law, train, starts=12) for law in CURVES})
         for law, found in fits[-1].items():
             errors[law].append(_rmse(found.curve(columns(found.surface.name, test)), test))
             rolled[law].append(_rolled(law, train))
@@ -159,11 +159,11 @@ def learning_curves() -> Iterator[Row]:
     parts, noisy, undrifted = [], [], 0
     for (_, train, test), found in zip(splits, fits, strict=True):
         block = np.arange(len(train)) // 3  # neighbours share their error
-        options = dict(cluster=block, draws=100)
+        options = dict(cluster=block, draws=80)
         law = found[chosen]
         ensemble = draws(law, train, "loss", "residual", starts=1, **options)
         try:
-            drift = drifts(law.surface.name, train, "loss", ("d_tokens",), **options)
+            drift = drifts(law.surface.name, train, "loss", ("d_tokens",), shares=(0.7,), **options)
         except LawError:  # no early part of this curve bends enough to be fitted
             drift, undrifted = None, undrifted + 1
         parts.append(inside(ensemble, test.tail(1), "loss", drift))
@@ -184,7 +184,7 @@ def _usable(law: str, train: Table, starts: int) -> SurfaceFit:
 def _rolled(law: str, train: Table) -> float:
     """RMSE over the last third (in log examples) of a fit to what precedes it."""
     late = np.log(train.d_tokens) > np.quantile(np.log(train.d_tokens), 2 / 3)
-    early = _usable(law, train[~late], starts=16)
+    early = _usable(law, train[~late], starts=12)
     return _rmse(early.curve(columns(law, train[late])), train[late])
 
 
