@@ -11,9 +11,9 @@ is concave in (log s, b). Repeats at one budget alone leave b at 0 exactly.
 
 Measured where b is -0.5 in truth (50 worlds of 6 curves, 5 budgets of 3 seeds, `shifted_power`,
 coverage of 90% intervals): with the noise taken as equal, those of the curve hold the truth in 97%
-to 100%, those of a new run in 66% at the smallest budget and 100% at the largest; with this shape in
-the fit 88% to 93%, 86% and 93%, and the interval at 4 times the largest budget is 29% narrower. Where
-b is 0 nothing is lost: 88% to 91%, the same width within 1%.
+to 100%, those of a new run in 66% at the smallest budget and 100% at the largest; with this shape
+in the fit 88% to 93%, 86% and 93%, and the interval at 4 times the largest budget is 29% narrower.
+Where b is 0 nothing is lost: 88% to 91%, the same width within 1%.
 """
 
 from __future__ import annotations
