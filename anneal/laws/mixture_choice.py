@@ -36,8 +36,8 @@ FAR, BEST = 0.25, 0.2
 """Shares of the rows that `far` and `best` hold out."""
 FEWEST = 24
 """Rows below which the folds are too small to rank (assumed)."""
-SPREADS = (1.5, 5.0)
-"""Widths of the priors that compete: about the data's own weight on a few hundred rows, and wide."""
+SPREADS = (0.5, 1.5, 5.0)
+"""Widths of the priors that compete, in logarithms: tight to wide."""
 BASELINES = ("mean", "linear")
 
 
