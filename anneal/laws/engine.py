@@ -111,11 +111,10 @@ def minimise(
             * weights[active]
             * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
         )
-        weighted = slope * heavy[:, :, None]
         outside = np.abs(residual) > delta
-        curved = weighted * np.where(outside, bend[active, None], 1.0)[:, :, None]
+        curved = slope * (heavy * np.where(outside, bend[active, None], 1.0))[:, :, None]
         normal = np.matmul(curved.transpose(0, 2, 1), slope) + precision
-        gradient = np.einsum("bnp,bn->bp", weighted, residual)
+        gradient = np.matmul(slope.transpose(0, 2, 1), (heavy * residual)[:, :, None])[:, :, 0]
         gradient = gradient + (x - centre[active]) @ precision
         step = _step(normal, gradient, x, damping[active], low=low, high=high)
         trial = np.clip(x - step, low, high)

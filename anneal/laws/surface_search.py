@@ -19,7 +19,7 @@ Residual = Literal["log", "plain"]
 """Of logarithms (losses), or as they are (scores that may be zero)."""
 SCREEN = 16
 """Random points tried for each start that the engine is given."""
-CHUNK = 400_000
+CHUNK = 400000
 """Numbers in one batch of derivatives (B n p): larger batches fall out of the processor's cache."""
 
 
