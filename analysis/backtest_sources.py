@@ -1,0 +1,457 @@
+# %% [markdown]
+# Which source? Laws against single-scale ranking on published runs.
+#
+#     PYTHONPATH=. python analysis/backtest_sources.py [FOLDER of the published runs]
+#
+# Each table is cut into problems: the same sources at a ladder of budgets, one target. The largest
+# budget is held out; from the runs up to each smaller budget the law (an average of forms) and the
+# ranking at that budget alone are asked which source is better at the largest.
+#
+#     gadre, tokens    3 corpora, one model size, 5 to 640 tokens per parameter  (2403.08540)
+#     gadre, compute   3 corpora, 20 tokens per parameter, 11M to 6.9B parameters
+#     dclm_database    corpora with runs at 400M, 1.4B and 7B, error = 1 - CORE   (2406.11794)
+#     c4 + python      9 mixtures of C4 and Python, checkpoints of one training   (2305.16264)
+#     repetition_probe a scarce good source against a plentiful one, by every form
+#
+# Nothing repeats but the probe, and no table has the base's score, so the forms are those without
+# either. `d_tokens` and FLOPs are whatever the table's runs differ in. Pairs closer than the noise
+# at the largest budget have no right order and are left out and counted; where no run was repeated
+# the noise is the residual SD of the law `power` over the whole ladder, which a misfit enlarges.
+# What a table's rows share (three corpora, eight evaluation sets of the same models, checkpoints of
+# the same training) makes the effective number of pairs much smaller than their count.
+
+# %%
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.backtest_truth import FORMS as SWEEP_FORMS
+from analysis.backtest_truth import Row, show
+from anneal.errors import LawError
+from anneal.laws import (
+    FORMS,
+    Law,
+    Points,
+    band,
+    blend,
+    bootstrap,
+    fit,
+    noise_floor,
+    outcomes,
+    predict,
+)
+from anneal.laws.decisions import (
+    AtBudget,
+    accuracy_by_budget,
+    budgets,
+    count_pairs,
+    over_draws,
+    regret,
+    spearman,
+)
+from anneal.laws.decisions import accuracy as pair_accuracy
+from anneal.laws.points import Floats, Ints
+
+PLAIN = ("power", "power_one_exponent", "pure_power")
+"""Forms for tables without repetition and without the base's score."""
+LEVELS = (0.5, 0.8, 0.95)
+DRAWS = 400
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "runs"
+
+
+# %% [markdown]
+# ## Problems
+
+
+# %%
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Sources at a ladder of budgets, one target; the largest budget is the question.
+
+    Args:
+        dataset: the row's first column.
+        target: what is scored, and what is held fixed.
+        points: all runs; `tokens` is the ladder's axis.
+        unit: words for a budget: `unit(budget)`.
+    """
+
+    dataset: str
+    target: str
+    points: Points
+    unit: str = "{:.3g}"
+
+    @property
+    def held(self) -> np.ndarray:
+        """(n,) runs at the largest budget."""
+        return self.points.tokens >= self.points.largest / 1.05
+
+
+def problem_of(
+    dataset: str, target: str, table: pd.DataFrame, axis: str, score: str, unit: str = "{:.3g}"
+) -> Problem:
+    """A problem from rows with a `source`; budgets beyond the last that all sources have are left
+    out, and sources with none of that budget too."""
+    table = table.dropna(subset=[score])
+    labels = tuple(sorted(table["source"].unique()))
+    have = table.groupby(axis)["source"].nunique()
+    last = have[have == len(labels)].index.max()
+    table = table[table[axis] <= last]
+    group = table["source"].map({name: i for i, name in enumerate(labels)}).to_numpy(np.int64)
+    tokens = table[axis].to_numpy(np.float64)
+    values = table[score].to_numpy(np.float64)
+    points = Points(labels, group, tokens, tokens, values, np.zeros(group.size, dtype=np.int64))
+    return Problem(dataset, target, points, unit)
+
+
+def gadre(folder: Path) -> list[Problem]:
+    """Three corpora along tokens at a model size, and along compute at 20 tokens a parameter."""
+    table = pd.read_csv(folder / "gadre_overtraining" / "runs.csv")
+    losses = [c for c in table if c.startswith("loss_") and not c.endswith("95")]
+    out = []
+    for size, runs in table.groupby("n_params"):
+        if runs["token_multiplier"].nunique() < 5:
+            continue
+        for loss in losses:
+            name = f"{loss} at {size / 1e6:.0f}M parameters"
+            unit = "{:.0f} tokens per parameter"
+            out.append(problem_of("gadre, tokens", name, runs, "token_multiplier", loss, unit))
+    at20 = table[table["token_multiplier"] == 20].assign(
+        compute=lambda t: t.groupby("n_params")["flops_6nd"].transform("mean")
+    )
+    for loss in losses:
+        unit = "{:.2g} FLOPs"
+        out.append(problem_of("gadre, compute", loss, at20, "compute", loss, unit))
+    return out
+
+
+def dclm(folder: Path) -> list[Problem]:
+    """Corpora with runs at 7B-1x and at both smaller scales; error = 1 - CORE."""
+    table = pd.read_csv(folder / "dclm_database" / "models.csv")
+    scales = ["400m-1x", "1b-1x", "7b-1x"]
+    table = table[table["scale"].isin(scales) & table["core_centered_acc"].notna()]
+    counts = table.groupby("source")["scale"].nunique()
+    table = table[table["source"].isin(counts[counts == len(scales)].index)].assign(
+        error=lambda t: 1 - t["core_centered_acc"],
+        compute=lambda t: t.groupby("scale")["flops_6nd"].transform("mean"),
+    )
+    unit = "{:.2g} FLOPs"
+    return [problem_of("dclm_database", "1 - CORE", table, "compute", "error", unit)]
+
+
+def mixtures(folder: Path) -> list[Problem]:
+    """Nine C4 + Python mixtures at five checkpoints, about doublings: text, code, both."""
+    table = pd.read_csv(folder / "datablations" / "c4_python_mix_curves.csv")
+    ladder = (5.24288e9, 1.048576e10, 2.62144e10, 4.194304e10, 8.3999326208e10)
+    near = [table["d_tokens"].sub(x).abs() <= 1e-4 * x for x in ladder]
+    table = table[np.logical_or.reduce(near)]
+    wide = table.pivot_table(
+        index=["w_c4", "d_tokens"], columns="eval_set_code", values="loss"
+    ).reset_index()
+    wide = wide.assign(
+        source="C4 " + wide["w_c4"].map("{:.0%}".format),
+        text=wide[1],
+        code=wide[2],
+        both=(wide[1] + wide[2]) / 2,
+    )
+    unit = "{:.2g} tokens"
+    return [
+        problem_of("c4 + python", target, wide, "d_tokens", target, unit)
+        for target in ("text", "code", "both")
+    ]
+
+
+# %% [markdown]
+# ## One problem, asked from every budget
+
+
+# %%
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What the law from the runs up to a budget, and that budget alone, said of the largest.
+
+    Args:
+        budget: the largest one seen.
+        law: (draws, k) predicted curves of the sources at the largest budget; None where no form
+            could be fitted.
+        single: ranking at this budget.
+        guess: (k,) scores at this budget.
+        truth: (k,) mean measured scores at the largest.
+        noise: below which a pair is a tie, score.
+        inside: by level, share of the held-out runs inside the interval of a new run.
+        error: mean absolute log error of the median curve; and of this budget's own scores.
+    """
+
+    problem: Problem
+    budget: float
+    law: Floats | None
+    single: AtBudget
+    guess: Floats
+    truth: Floats
+    noise: float
+    inside: dict[float, float]
+    error: tuple[float, float]
+
+
+def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
+    """Every budget but the largest, smallest first."""
+    points, held = problem.points, problem.held
+    noise = noise_of(points, rng)
+    test = points.rows(held)
+    k = len(points.labels)
+    truth = _means(test.score, test.group, k)
+    singles = accuracy_by_budget(
+        points.rows(~held), (test.score, test.group), rng=rng, noise=noise, draws=300
+    )
+    out = []
+    for single in singles:
+        seen = points.rows(points.tokens <= single.budget * 1.05)
+        here = np.abs(seen.tokens / single.budget - 1) <= 0.05
+        if np.unique(seen.group[here]).size < k:
+            continue
+        guess = _means(seen.score[here], seen.group[here], k)
+        law, inside, off = None, {}, float("nan")
+        found = _settled(seen, rng)
+        if found is not None:
+            where = np.full(k, float(np.exp(np.log(test.tokens).mean())))
+            law = predict(found, np.arange(k), where)
+            new = outcomes(found, test.group, test.tokens, test.tokens, rng=rng)
+            for level in LEVELS:
+                low, high = band(new, level=level)
+                inside[level] = float(np.mean((low <= test.score) & (test.score <= high)))
+            off = float(np.abs(np.log(np.median(law, axis=0) / truth)).mean())
+        carried = float(np.abs(np.log(guess / truth)).mean())
+        out.append(
+            Asked(problem, single.budget, law, single, guess, truth, noise, inside, (off, carried))
+        )
+    return out
+
+
+def _settled(points: Points, rng: np.random.Generator) -> Law | None:
+    """The average of forms; None where the budgets are too few for any form, as the table says."""
+    try:
+        return blend(PLAIN, points, rng=rng, draws=DRAWS)
+    except LawError:
+        return None
+
+
+def noise_of(points: Points, rng: np.random.Generator) -> float:
+    """Score: between repeated runs, else the residuals of a power law over the whole ladder."""
+    try:
+        return noise_floor(points).sd
+    except LawError:
+        return fit("power", points, rng=rng).residual_sd * float(points.score.min())
+
+
+def _means(score: Floats, group: Ints, k: int) -> Floats:
+    return np.array([score[group == g].mean() for g in range(k)])
+
+
+# %% [markdown]
+# ## The table
+
+
+# %%
+def choice_rows(problems: Sequence[Problem], *, seed: int = 3) -> list[Row]:
+    """Decision accuracy from every budget, and coverage at the held-out largest."""
+    rng = np.random.default_rng(seed)
+    asked = [a for problem in problems for a in ask(problem, rng)]
+    rows = []
+    dataset = problems[0].dataset
+    name = f"{dataset}, {len(problems)} problems of {len(problems[0].points.labels)} sources"
+    for budget in budgets(np.array([a.budget for a in asked])):
+        some = [a for a in asked if abs(a.budget / budget - 1) <= 0.05]
+        largest = {a.problem.unit.format(a.problem.points.largest) for a in some}
+        question = (
+            f"sources at {' or '.join(sorted(largest))} from runs up to "
+            f"{some[0].problem.unit.format(budget)} (reference: ranking at that budget alone)"
+        )
+        rows.append(_choice(name, question, some))
+    rows += _coverage(name, asked)
+    return rows
+
+
+def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
+    single = [a.single.pairs for a in some]
+    decided, tied = sum(p.decided for p in single), sum(p.tied for p in single)
+    right = sum(p.right for p in single)
+    reference = (
+        f"{right:g} of {decided} pairs ({right / max(decided, 1):.0%}), "
+        f"{_costs(some, [a.guess for a in some])}"
+    )
+    if len(some) == 1 and some[0].single.accuracy is not None:
+        e = some[0].single.accuracy
+        reference += f", 90% over runs {e.low:.0%} to {e.high:.0%}"
+    if any(a.law is None for a in some):
+        return _row(name, question, "no law: too few budgets", reference, None)
+    laws = [a.law for a in some if a.law is not None]
+    means = [law.mean(axis=0) for law in laws]
+    counted = [
+        count_pairs(mean, a.truth, noise=a.noise) for mean, a in zip(means, some, strict=True)
+    ]
+    ours = sum(p.right for p in counted)
+    text = (
+        f"{ours:g} of {decided} pairs ({ours / max(decided, 1):.0%}; {tied} ties left out), "
+        f"{_costs(some, means)}"
+    )
+    if len(some) == 1 and decided:
+        e = over_draws(partial(pair_accuracy, noise=some[0].noise), laws[0], some[0].truth)
+        text += f", 90% over draws {e.low:.0%} to {e.high:.0%}"
+    errors = np.array([a.error for a in some]).mean(axis=0)
+    text += f"; error of the score {errors[0]:.1%}"
+    reference += f"; {errors[1]:.1%}"
+    return _row(name, question, text, reference, ours >= right)
+
+
+def _costs(some: Sequence[Asked], guesses: Sequence[Floats]) -> str:
+    """Mean regret of the first choice, as a share of the best score, and mean rank correlation."""
+    pairs = list(zip(guesses, some, strict=True))
+    lost = np.mean([regret(g, a.truth)[0] / a.truth.min() for g, a in pairs])
+    ranks = np.array([spearman(g, a.truth)[0] for g, a in pairs])
+    ranks = ranks[np.isfinite(ranks)]
+    rank = f", Spearman {ranks.mean():.2f}" if ranks.size else ""
+    return f"regret {lost:.2%}{rank}"
+
+
+def _coverage(name: str, asked: Sequence[Asked]) -> list[Row]:
+    """Of new runs at the largest budget, from all smaller ones and from half of the ladder."""
+    rows = []
+    for far in (False, True):
+        some = []
+        for problem in dict.fromkeys(a.problem for a in asked):
+            own = [a for a in asked if a.problem is problem and a.inside]
+            if not own or (far and len(own) < 2):
+                continue
+            some.append(own[0] if far else own[-1])
+        if not some:
+            continue
+        factor = float(np.median([a.problem.points.largest / a.budget for a in some]))
+        count = sum(int(a.problem.held.sum()) for a in some)
+        weights = [a.problem.held.sum() for a in some]
+        shares = {
+            q: float(np.average([a.inside[q] for a in some], weights=weights)) for q in LEVELS
+        }
+        text = ", ".join(f"{q:.0%}: {s:.0%}" for q, s in shares.items())
+        where = "fewest" if far else "all smaller"
+        question = (
+            f"held-out largest runs inside 50/80/95% intervals, {factor:.3g}x beyond the {where} "
+            "budgets (asked: within 10 points)"
+        )
+        good = all(abs(s - q) <= 0.1 for q, s in shares.items())
+        rows.append(_row(name, question, text, f"{count} runs", good))
+    return rows
+
+
+# %% [markdown]
+# ## The probe: 800k tokens, 60k unique ones of the better source
+
+
+# %%
+def probe_rows(folder: Path, *, seed: int = 0) -> list[Row]:
+    """Sign and 90% interval of stdlib - raw at the target, by every form and by the average."""
+    table = pd.read_csv(folder / "repetition_probe" / "runs.csv")
+    target = table[table["design"] == "target"].set_index("source")
+    truth = float(target.loc["stdlib", "bpb"] - target.loc["raw", "bpb"])
+    rows = []
+    both = probe_points(table, ("natural", "matched"))
+    for name in FORMS:
+        rng = np.random.default_rng(seed)
+        law = fit(name, both, rng=rng)
+        question = f"stdlib - raw at 800k by `{name}`, natural + matched runs up to 400k"
+        if law.outcome != "ok":
+            text = f"{law.outcome}: {law.message}"
+            rows.append(_row("repetition_probe", question, text, f"{truth:+.4f}", None))
+            continue
+        draws = bootstrap(law, both, draws=DRAWS, rng=rng)
+        misfit = f"; misfit {law.residual_sd * both.score.mean():.3f}"
+        rows.append(_gap_row(question, draws, target, truth, misfit))
+    for designs in (("natural", "matched"), ("natural",), ("matched",)):
+        rng = np.random.default_rng(seed)
+        points = probe_points(table, designs)
+        average = blend(SWEEP_FORMS, points, rng=rng, draws=DRAWS, repeats=True)
+        top = ", ".join(f"{n} {w:.0%}" for n, w in list(average.named_weights.items())[:3])
+        question = f"stdlib - raw at 800k by the average of a sweep, {' + '.join(designs)} runs"
+        rows.append(_gap_row(question, average, target, truth, f"; {top}"))
+    for design in ("natural", "matched"):
+        own = table[(table["design"] == design) | (table["source"] == "raw")]
+        gaps = own[own["d_tokens"] <= 400_000].pivot_table(
+            index="d_tokens", columns="source", values="bpb"
+        )
+        found = (gaps["stdlib"] - gaps["raw"]).dropna()
+        text = ", ".join(f"{x / 1e3:.0f}k {gap:+.3f}" for x, gap in found.items())
+        rows.append(
+            _row(
+                "repetition_probe",
+                f"stdlib - raw at every single budget, {design} pools",
+                text,
+                f"{truth:+.4f}",
+                bool((found > 0).all()),
+            )
+        )
+    return rows
+
+
+def probe_points(table: pd.DataFrame, designs: Sequence[str]) -> Points:
+    """Runs of these designs; `raw` is run naturally alone, and is in every one of them."""
+    labels = ("stdlib", "raw")
+    own = table[table["design"].isin(designs)]
+    if "natural" not in designs:
+        natural = (table["design"] == "natural") & (table["source"] == "raw")
+        own = pd.concat([own, table[natural]])
+    return Points(
+        labels,
+        own["source"].map(labels.index).to_numpy(np.int64),
+        own["d_tokens"].to_numpy(np.float64),
+        own["d_unique_tokens"].to_numpy(np.float64),
+        own["bpb"].to_numpy(np.float64),
+        np.zeros(len(own), dtype=np.int64),
+        anchor=float(table.loc[table["design"] == "none", "bpb"].iloc[0]),
+    )
+
+
+def _gap_row(question: str, law: Law, target: pd.DataFrame, truth: float, more: str) -> Row:
+    tokens, pools = (
+        target.loc[["stdlib", "raw"], c].to_numpy(np.float64)
+        for c in ("d_tokens", "d_unique_tokens")
+    )
+    curves = predict(law, [0, 1], tokens, pools)
+    gap = curves[:, 0] - curves[:, 1]
+    low, high = band(gap)
+    middle, sure = float(np.median(gap)), float(np.mean(gap > 0))
+    text = f"{middle:+.3f} [{low:+.3f}, {high:+.3f}], P(raw better) {sure:.0%}{more}"
+    right = middle > 0 and low <= truth <= high
+    return _row("repetition_probe", question, text, f"{truth:+.4f}", bool(right))
+
+
+def _row(dataset: str, question: str, ours: str, reference: str, holds: bool | None) -> Row:
+    return {
+        "dataset": dataset,
+        "question": question,
+        "ours": ours,
+        "reference": reference,
+        "holds": holds,
+    }
+
+
+def rows(folder: Path = SHARED) -> list[Row]:
+    """The whole back-test."""
+    compute = [p for p in gadre(folder) if p.dataset == "gadre, compute"]
+    sizes = [p for p in gadre(folder) if p.dataset == "gadre, tokens"]
+    out = probe_rows(folder)
+    for problems in (sizes, compute, dclm(folder), mixtures(folder)):
+        out += choice_rows(problems)
+    return out
+
+
+# %%
+if __name__ == "__main__":
+    start = time.process_time()
+    show(rows(Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED))
+    print(f"\n{time.process_time() - start:.0f} s of one core", file=sys.stderr)
