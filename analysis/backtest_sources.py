@@ -62,6 +62,8 @@ from anneal.laws.points import Floats, Ints
 
 PLAIN = ("power", "power_one_exponent", "pure_power")
 """Forms for tables without repetition and without the base's score."""
+SHARED_FORM = "power_one_exponent"
+"""One floor and one exponent: sources differ by a factor, so their order hardly extrapolates."""
 LEVELS = (0.5, 0.8, 0.95)
 DRAWS = 400
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "runs"
@@ -182,6 +184,7 @@ class Asked:
         law: (draws, k) predicted curves of the sources at the largest budget; None where no form
             could be fitted.
         single: ranking at this budget.
+        shared: (k,) the same by `SHARED_FORM` alone, the form with the fewest parameters.
         guess: (k,) scores at this budget.
         truth: (k,) mean measured scores at the largest.
         noise: below which a pair is a tie, score.
@@ -192,6 +195,7 @@ class Asked:
     problem: Problem
     budget: float
     law: Floats | None
+    shared: Floats | None
     single: AtBudget
     guess: Floats
     truth: Floats
@@ -217,11 +221,13 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
         if np.unique(seen.group[here]).size < k:
             continue
         guess = _means(seen.score[here], seen.group[here], k)
-        law, inside, off = None, {}, float("nan")
+        law, shared, inside, off = None, None, {}, float("nan")
         found = _settled(seen, rng)
         if found is not None:
             where = np.full(k, float(np.exp(np.log(test.tokens).mean())))
             law = predict(found, np.arange(k), where)
+            simple = fit(SHARED_FORM, seen, rng=rng)
+            shared = predict(simple, np.arange(k), where) if simple.usable else None
             new = outcomes(found, test.group, test.tokens, test.tokens, rng=rng)
             for level in LEVELS:
                 low, high = band(new, level=level)
@@ -229,7 +235,18 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
             off = float(np.abs(np.log(np.median(law, axis=0) / truth)).mean())
         carried = float(np.abs(np.log(guess / truth)).mean())
         out.append(
-            Asked(problem, single.budget, law, single, guess, truth, noise, inside, (off, carried))
+            Asked(
+                problem,
+                single.budget,
+                law,
+                shared,
+                single,
+                guess,
+                truth,
+                noise,
+                inside,
+                (off, carried),
+            )
         )
     return out
 
@@ -265,12 +282,16 @@ def choice_rows(problems: Sequence[Problem], *, seed: int = 3) -> list[Row]:
     asked = [a for problem in problems for a in ask(problem, rng)]
     rows = []
     dataset = problems[0].dataset
-    name = f"{dataset}, {len(problems)} problems of {len(problems[0].points.labels)} sources"
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    largest = {p.unit.format(p.points.largest) for p in problems}
+    name = (
+        f"{dataset}, {count} of {len(problems[0].points.labels)} sources, largest "
+        f"{' or '.join(sorted(largest))}"
+    )
     for budget in budgets(np.array([a.budget for a in asked])):
         some = [a for a in asked if abs(a.budget / budget - 1) <= 0.05]
-        largest = {a.problem.unit.format(a.problem.points.largest) for a in some}
         question = (
-            f"sources at {' or '.join(sorted(largest))} from runs up to "
+            f"sources at the largest budget from runs up to "
             f"{some[0].problem.unit.format(budget)} (reference: ranking at that budget alone)"
         )
         rows.append(_choice(name, question, some))
@@ -297,17 +318,31 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
         count_pairs(mean, a.truth, noise=a.noise) for mean, a in zip(means, some, strict=True)
     ]
     ours = sum(p.right for p in counted)
+    sure = [_sure(law, a) for law, a in zip(laws, some, strict=True)]
     text = (
         f"{ours:g} of {decided} pairs ({ours / max(decided, 1):.0%}; {tied} ties left out), "
+        f"sure of {sum(n for n, _ in sure)} and right in {sum(r for _, r in sure)} of them, "
         f"{_costs(some, means)}"
     )
+    shared = [count_pairs(a.shared, a.truth, noise=a.noise) for a in some if a.shared is not None]
+    if len(shared) == len(some):
+        reference += f"; `{SHARED_FORM}` alone {sum(p.right for p in shared):g}"
     if len(some) == 1 and decided:
         e = over_draws(partial(pair_accuracy, noise=some[0].noise), laws[0], some[0].truth)
         text += f", 90% over draws {e.low:.0%} to {e.high:.0%}"
     errors = np.array([a.error for a in some]).mean(axis=0)
     text += f"; error of the score {errors[0]:.1%}"
-    reference += f"; {errors[1]:.1%}"
+    reference += f"; error of the score {errors[1]:.1%}"
     return _row(name, question, text, reference, ours >= right)
+
+
+def _sure(law: Floats, a: Asked) -> tuple[int, int]:
+    """Pairs with a right order that 90% of the draws order alike, and those ordered rightly."""
+    first, second = np.triu_indices(a.truth.size, 1)
+    gap = a.truth[first] - a.truth[second]
+    ahead = np.mean(law[:, first] < law[:, second], axis=0)
+    told = (np.abs(gap) > a.noise) & (np.maximum(ahead, 1 - ahead) >= 0.9)
+    return int(told.sum()), int((told & ((ahead > 0.5) == (gap < 0))).sum())
 
 
 def _costs(some: Sequence[Asked], guesses: Sequence[Floats]) -> str:
@@ -339,10 +374,10 @@ def _coverage(name: str, asked: Sequence[Asked]) -> list[Row]:
             q: float(np.average([a.inside[q] for a in some], weights=weights)) for q in LEVELS
         }
         text = ", ".join(f"{q:.0%}: {s:.0%}" for q, s in shares.items())
-        where = "fewest" if far else "all smaller"
+        where = "the fewest budgets" if far else "all smaller budgets"
         question = (
-            f"held-out largest runs inside 50/80/95% intervals, {factor:.3g}x beyond the {where} "
-            "budgets (asked: within 10 points)"
+            f"held-out largest runs inside 50/80/95% intervals, from {where}, {factor:,.0f}x "
+            "beyond them (asked: within 10 points)"
         )
         good = all(abs(s - q) <= 0.1 for q, s in shares.items())
         rows.append(_row(name, question, text, f"{count} runs", good))

@@ -295,8 +295,9 @@ def _recovery_rows(name: str, seen: Sequence[Seen]) -> list[Row]:
 
 def _coverage_rows(name: str, seen: Sequence[Seen]) -> list[Row]:
     rows = []
+    asked = [(i, f) for i, f in enumerate(FACTORS) if _at(seen, "curve", "ours", i).size]
     for key, what in (("curve", "of the curve"), ("run", "of a new run")):
-        for index, factor in enumerate(FACTORS):
+        for index, factor in asked:
             values = {law: _at(seen, key, law, index) for law in seen[0].curve}
             others = "; ".join(f"{law} {_mean(v)}" for law, v in values.items() if law != "ours")
             rows.append(
@@ -308,7 +309,7 @@ def _coverage_rows(name: str, seen: Sequence[Seen]) -> list[Row]:
                     _wanted(values["ours"]),
                 )
             )
-    for index, factor in enumerate(FACTORS):
+    for index, factor in asked:
         parts = []
         for law in seen[0].curve:
             off = 100 * _at(seen, "error", law, index).mean()

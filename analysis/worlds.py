@@ -51,7 +51,8 @@ NOISE = 0.006
 """Relative SD of a run."""
 FIRST = 1e-4
 """Share of a run at which a curve without a base is started (the rule of `allocation.mixture`)."""
-STEPS = 300
+STEPS = 200
+"""Of the integration: a single source then meets its own curve to 1e-4 of score (tests)."""
 MOST = 64
 """Epochs that the table of decayed exponents holds; further ones are worth what the last is."""
 
