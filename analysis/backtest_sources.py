@@ -13,10 +13,11 @@
 #     c4 + python      9 mixtures of C4 and Python, checkpoints of one training   (2305.16264)
 #     repetition_probe a scarce good source against a plentiful one, by every form
 #
-# Nothing repeats but the probe, and no table has the base's score, so the forms are those without
-# either. `d_tokens` and FLOPs are whatever the table's runs differ in. Pairs closer than the noise
-# at the largest budget have no right order and are left out and counted; where no run was repeated
-# the noise is the residual SD of the law `power` over the whole ladder, which a misfit enlarges.
+# No table but the probe repeats tokens or has the base's score, so the forms are those without
+# either, and a budget is what the table's runs differ in: tokens, or FLOPs. Pairs closer than the
+# noise at the largest budget have no right order and are left out and counted; where no run was
+# repeated the noise is the residual SD of the law `power` over the whole ladder, which a misfit
+# enlarges. A law is sure of a pair that 90% of its draws order alike.
 # What a table's rows share (three corpora, eight evaluation sets of the same models, checkpoints of
 # the same training) makes the effective number of pairs much smaller than their count.
 
@@ -26,18 +27,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.backtest_truth import FORMS as SWEEP_FORMS
-from analysis.backtest_truth import Row, show
+from analysis.rows import Row, row, show
+from analysis.settled import FORMS as SWEEP_FORMS
+from analysis.source_tables import Problem, dclm, gadre, mixtures
 from anneal.errors import LawError
 from anneal.laws import (
     FORMS,
+    Blend,
     Law,
     Points,
     band,
@@ -70,107 +73,6 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "runs"
 
 
 # %% [markdown]
-# ## Problems
-
-
-# %%
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """Sources at a ladder of budgets, one target; the largest budget is the question.
-
-    Args:
-        dataset: the row's first column.
-        target: what is scored, and what is held fixed.
-        points: all runs; `tokens` is the ladder's axis.
-        unit: words for a budget: `unit(budget)`.
-    """
-
-    dataset: str
-    target: str
-    points: Points
-    unit: str = "{:.3g}"
-
-    @property
-    def held(self) -> np.ndarray:
-        """(n,) runs at the largest budget."""
-        return self.points.tokens >= self.points.largest / 1.05
-
-
-def problem_of(
-    dataset: str, target: str, table: pd.DataFrame, axis: str, score: str, unit: str = "{:.3g}"
-) -> Problem:
-    """A problem from rows with a `source`; budgets beyond the last that all sources have are left
-    out, and sources with none of that budget too."""
-    table = table.dropna(subset=[score])
-    labels = tuple(sorted(table["source"].unique()))
-    have = table.groupby(axis)["source"].nunique()
-    last = have[have == len(labels)].index.max()
-    table = table[table[axis] <= last]
-    group = table["source"].map({name: i for i, name in enumerate(labels)}).to_numpy(np.int64)
-    tokens = table[axis].to_numpy(np.float64)
-    values = table[score].to_numpy(np.float64)
-    points = Points(labels, group, tokens, tokens, values, np.zeros(group.size, dtype=np.int64))
-    return Problem(dataset, target, points, unit)
-
-
-def gadre(folder: Path) -> list[Problem]:
-    """Three corpora along tokens at a model size, and along compute at 20 tokens a parameter."""
-    table = pd.read_csv(folder / "gadre_overtraining" / "runs.csv")
-    losses = [c for c in table if c.startswith("loss_") and not c.endswith("95")]
-    out = []
-    for size, runs in table.groupby("n_params"):
-        if runs["token_multiplier"].nunique() < 5:
-            continue
-        for loss in losses:
-            name = f"{loss} at {size / 1e6:.0f}M parameters"
-            unit = "{:.0f} tokens per parameter"
-            out.append(problem_of("gadre, tokens", name, runs, "token_multiplier", loss, unit))
-    at20 = table[table["token_multiplier"] == 20].assign(
-        compute=lambda t: t.groupby("n_params")["flops_6nd"].transform("mean")
-    )
-    for loss in losses:
-        unit = "{:.2g} FLOPs"
-        out.append(problem_of("gadre, compute", loss, at20, "compute", loss, unit))
-    return out
-
-
-def dclm(folder: Path) -> list[Problem]:
-    """Corpora with runs at 7B-1x and at both smaller scales; error = 1 - CORE."""
-    table = pd.read_csv(folder / "dclm_database" / "models.csv")
-    scales = ["400m-1x", "1b-1x", "7b-1x"]
-    table = table[table["scale"].isin(scales) & table["core_centered_acc"].notna()]
-    counts = table.groupby("source")["scale"].nunique()
-    table = table[table["source"].isin(counts[counts == len(scales)].index)].assign(
-        error=lambda t: 1 - t["core_centered_acc"],
-        compute=lambda t: t.groupby("scale")["flops_6nd"].transform("mean"),
-    )
-    unit = "{:.2g} FLOPs"
-    return [problem_of("dclm_database", "1 - CORE", table, "compute", "error", unit)]
-
-
-def mixtures(folder: Path) -> list[Problem]:
-    """Nine C4 + Python mixtures at five checkpoints, about doublings: text, code, both."""
-    table = pd.read_csv(folder / "datablations" / "c4_python_mix_curves.csv")
-    ladder = (5.24288e9, 1.048576e10, 2.62144e10, 4.194304e10, 8.3999326208e10)
-    near = [table["d_tokens"].sub(x).abs() <= 1e-4 * x for x in ladder]
-    table = table[np.logical_or.reduce(near)]
-    wide = table.pivot_table(
-        index=["w_c4", "d_tokens"], columns="eval_set_code", values="loss"
-    ).reset_index()
-    wide = wide.assign(
-        source="C4 " + wide["w_c4"].map("{:.0%}".format),
-        text=wide[1],
-        code=wide[2],
-        both=(wide[1] + wide[2]) / 2,
-    )
-    unit = "{:.2g} tokens"
-    return [
-        problem_of("c4 + python", target, wide, "d_tokens", target, unit)
-        for target in ("text", "code", "both")
-    ]
-
-
-# %% [markdown]
 # ## One problem, asked from every budget
 
 
@@ -184,6 +86,8 @@ class Asked:
         law: (draws, k) predicted curves of the sources at the largest budget; None where no form
             could be fitted.
         single: ranking at this budget.
+        still: (k,) mean prediction with the drift of the average left out: drift is symmetric, so
+            it should not move a ranking, and with few draws it does.
         shared: (k,) the same by `SHARED_FORM` alone, the form with the fewest parameters.
         guess: (k,) scores at this budget.
         truth: (k,) mean measured scores at the largest.
@@ -195,6 +99,7 @@ class Asked:
     problem: Problem
     budget: float
     law: Floats | None
+    still: Floats | None
     shared: Floats | None
     single: AtBudget
     guess: Floats
@@ -221,11 +126,13 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
         if np.unique(seen.group[here]).size < k:
             continue
         guess = _means(seen.score[here], seen.group[here], k)
-        law, shared, inside, off = None, None, {}, float("nan")
+        law, still, shared, inside, off = None, None, None, {}, float("nan")
         found = _settled(seen, rng)
         if found is not None:
             where = np.full(k, float(np.exp(np.log(test.tokens).mean())))
             law = predict(found, np.arange(k), where)
+            calm = replace(found, drift=np.zeros_like(found.drift))
+            still = predict(calm, np.arange(k), where).mean(axis=0)
             simple = fit(SHARED_FORM, seen, rng=rng)
             shared = predict(simple, np.arange(k), where) if simple.usable else None
             new = outcomes(found, test.group, test.tokens, test.tokens, rng=rng)
@@ -239,6 +146,7 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
                 problem,
                 single.budget,
                 law,
+                still,
                 shared,
                 single,
                 guess,
@@ -251,7 +159,7 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
     return out
 
 
-def _settled(points: Points, rng: np.random.Generator) -> Law | None:
+def _settled(points: Points, rng: np.random.Generator) -> Blend | None:
     """The average of forms; None where the budgets are too few for any form, as the table says."""
     try:
         return blend(PLAIN, points, rng=rng, draws=DRAWS)
@@ -311,7 +219,7 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
         e = some[0].single.accuracy
         reference += f", 90% over runs {e.low:.0%} to {e.high:.0%}"
     if any(a.law is None for a in some):
-        return _row(name, question, "no law: too few budgets", reference, None)
+        return row(name, question, "no law: too few budgets", reference, None)
     laws = [a.law for a in some if a.law is not None]
     means = [law.mean(axis=0) for law in laws]
     counted = [
@@ -324,16 +232,24 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
         f"sure of {sum(n for n, _ in sure)} and right in {sum(r for _, r in sure)} of them, "
         f"{_costs(some, means)}"
     )
-    shared = [count_pairs(a.shared, a.truth, noise=a.noise) for a in some if a.shared is not None]
-    if len(shared) == len(some):
-        reference += f"; `{SHARED_FORM}` alone {sum(p.right for p in shared):g}"
+    for words, guesses in (
+        ("the average without drift", [a.still for a in some]),
+        (f"`{SHARED_FORM}` alone", [a.shared for a in some]),
+    ):
+        other = [
+            count_pairs(guess, a.truth, noise=a.noise).right
+            for guess, a in zip(guesses, some, strict=True)
+            if guess is not None
+        ]
+        if len(other) == len(some):
+            reference += f"; {words} {sum(other):g}"
     if len(some) == 1 and decided:
         e = over_draws(partial(pair_accuracy, noise=some[0].noise), laws[0], some[0].truth)
         text += f", 90% over draws {e.low:.0%} to {e.high:.0%}"
     errors = np.array([a.error for a in some]).mean(axis=0)
     text += f"; error of the score {errors[0]:.1%}"
     reference += f"; error of the score {errors[1]:.1%}"
-    return _row(name, question, text, reference, ours >= right)
+    return row(name, question, text, reference, ours >= right)
 
 
 def _sure(law: Floats, a: Asked) -> tuple[int, int]:
@@ -380,7 +296,7 @@ def _coverage(name: str, asked: Sequence[Asked]) -> list[Row]:
             "beyond them (asked: within 10 points)"
         )
         good = all(abs(s - q) <= 0.1 for q, s in shares.items())
-        rows.append(_row(name, question, text, f"{count} runs", good))
+        rows.append(row(name, question, text, f"{count} runs", good))
     return rows
 
 
@@ -402,7 +318,7 @@ def probe_rows(folder: Path, *, seed: int = 0) -> list[Row]:
         question = f"stdlib - raw at 800k by `{name}`, natural + matched runs up to 400k"
         if law.outcome != "ok":
             text = f"{law.outcome}: {law.message}"
-            rows.append(_row("repetition_probe", question, text, f"{truth:+.4f}", None))
+            rows.append(row("repetition_probe", question, text, f"{truth:+.4f}", None))
             continue
         draws = bootstrap(law, both, draws=DRAWS, rng=rng)
         misfit = f"; misfit {law.residual_sd * both.score.mean():.3f}"
@@ -422,7 +338,7 @@ def probe_rows(folder: Path, *, seed: int = 0) -> list[Row]:
         found = (gaps["stdlib"] - gaps["raw"]).dropna()
         text = ", ".join(f"{x / 1e3:.0f}k {gap:+.3f}" for x, gap in found.items())
         rows.append(
-            _row(
+            row(
                 "repetition_probe",
                 f"stdlib - raw at every single budget, {design} pools",
                 text,
@@ -462,25 +378,19 @@ def _gap_row(question: str, law: Law, target: pd.DataFrame, truth: float, more: 
     middle, sure = float(np.median(gap)), float(np.mean(gap > 0))
     text = f"{middle:+.3f} [{low:+.3f}, {high:+.3f}], P(raw better) {sure:.0%}{more}"
     right = middle > 0 and low <= truth <= high
-    return _row("repetition_probe", question, text, f"{truth:+.4f}", bool(right))
-
-
-def _row(dataset: str, question: str, ours: str, reference: str, holds: bool | None) -> Row:
-    return {
-        "dataset": dataset,
-        "question": question,
-        "ours": ours,
-        "reference": reference,
-        "holds": holds,
-    }
+    return row("repetition_probe", question, text, f"{truth:+.4f}", bool(right))
 
 
 def rows(folder: Path = SHARED) -> list[Row]:
     """The whole back-test."""
-    compute = [p for p in gadre(folder) if p.dataset == "gadre, compute"]
-    sizes = [p for p in gadre(folder) if p.dataset == "gadre, tokens"]
+    corpora = gadre(folder)
     out = probe_rows(folder)
-    for problems in (sizes, compute, dclm(folder), mixtures(folder)):
+    for problems in (
+        [p for p in corpora if p.dataset == "gadre, tokens"],
+        [p for p in corpora if p.dataset == "gadre, compute"],
+        dclm(folder),
+        mixtures(folder),
+    ):
         out += choice_rows(problems)
     return out
 

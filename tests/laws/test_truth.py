@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.backtest_truth import PLACES, study, table
+from analysis.backtest_truth import PLACES, table
+from analysis.settled import study
 from analysis.worlds import EPOCHS, LABELS, LADDER, NOISE, oracle, runs, world
 
 FEW = ("shifted_power_one_exponent_repeated", "shifted_power_repeated", "power_repeated")
