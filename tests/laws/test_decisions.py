@@ -129,9 +129,9 @@ def test_the_interval_over_draws_widens_with_them_and_holds_the_value():
 
 
 def test_the_interval_over_runs_holds_the_accuracy_of_the_true_means():
-    """200 tables of 6 sources x 3 runs on either side; the accuracy of the noise-free means is known.
+    """200 tables of 6 sources x 3 runs on either side, whose noise-free accuracy is known.
 
-    An accuracy moves in steps of one pair, so an interval that holds it in 80% to 100% is asked for.
+    An accuracy moves in steps of one pair, so 80% to 100% is asked of the interval.
     """
     generator = rng(5)
     small, large = generator.normal(size=(2, 6))
