@@ -23,7 +23,8 @@ at one of them, 0.6% noise, 200 draws; worlds x 6 curves a row; the tests repeat
     100, noise 2%                          91%      92%       93%    95%
     100, fitted as `power`: wrong shape    90%      87%       66%    49%
 
-The last row is the warning: the interval is right about noise, not about the shape of the law.
+The last row is the warning: the interval is right about noise, not about the shape of the law
+(`blend` is about that).
 What this does not know: another shape of the law (the hold-out speaks to that), errors shared by
 all runs of a source or of a seed, and a noise that grows with the budget.
 """
