@@ -6,11 +6,12 @@ answer.shares, answer.verdict, answer.reason
 """
 
 from anneal.allocation.decide import allocate
-from anneal.allocation.mixture import guard_score, mixture_score
-from anneal.allocation.problem import Guard, Problem, Supply
+from anneal.allocation.mixture import guard_score, mixture_score, mixture_slope
+from anneal.allocation.problem import Guard, Problem, Supply, Together
 from anneal.allocation.values import (
     Allocation,
     Change,
+    Flip,
     Interval,
     Limit,
     Row,
@@ -21,15 +22,18 @@ from anneal.allocation.values import (
 __all__ = [
     "Allocation",
     "Change",
+    "Flip",
     "Guard",
     "Interval",
     "Limit",
     "Problem",
     "Row",
     "Supply",
+    "Together",
     "Verdict",
     "Versus",
     "allocate",
     "guard_score",
     "mixture_score",
+    "mixture_slope",
 ]
