@@ -134,9 +134,10 @@ def _within(view: View, parts: Pieces, pattern: Ints, start: Floats) -> Floats |
         value, slope = view.value_and_slope(np.maximum(x, 1e-12) * unit)
         return value / noise, slope * unit / noise
 
+    search: Any = minimize  # its stubs do not know a value with its slope and a list of rows
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # steps are clipped to the bounds
-        found: Any = minimize(
+        found = search(
             objective,
             first,
             jac=True,

@@ -161,10 +161,7 @@ def _flip(
     some = np.isfinite(places)
     tail = (1.0 - LEVEL) / 2.0
     ends = np.quantile(places, [tail, 1.0 - tail], method="nearest")
-    if ladder[0] < 1:
-        ends = np.exp(-ends[::-1])
-    else:
-        ends = np.exp(ends)
+    ends = np.exp(-ends[::-1]) if ladder[0] < 1 else np.exp(ends)
     low_end, high_end = (float(e) if 0 < e < np.inf else None for e in ends)
     return Flip(
         change=change,

@@ -81,7 +81,8 @@ def _between_corners(problem: Problem, rng: np.random.Generator, count: int) -> 
         return np.zeros((0, m))
     weight = np.zeros((count, len(corners)))
     for row in weight:
-        some = rng.choice(len(corners), size=min(len(corners), 1 + rng.integers(4)), replace=False)
+        size = min(len(corners), 1 + int(rng.integers(4)))
+        some = rng.choice(len(corners), size=size, replace=False)
         row[some] = rng.dirichlet(np.ones(some.size))
     mixed = np.concatenate([corners, weight @ corners, corners.mean(axis=0, keepdims=True)])
     if problem.prior:
@@ -262,4 +263,4 @@ def nearest_to_prior(problem: Problem) -> Floats:
             f"nearest that the other limits allow lies {nats.min():.4g} away",
             hint=f"raise prior_limit to {nats.min() * 1.01:.4g}, or loosen the caps and shares",
         )
-    return best[None, :]
+    return np.asarray(best[None, :])
