@@ -34,7 +34,7 @@ from anneal.allocation.purchase import allowed, divergence, fill
 from anneal.allocation.view import View, divergence_slope
 from anneal.laws.points import Floats, Ints
 
-FEW = 12
+FEW = 4
 """Patterns up to which all are tried."""
 PROPOSALS = 16
 """Patterns that outer approximation tries at most; measured on 20 sources, it stops by 3 to 8."""

@@ -6,8 +6,9 @@ small pool, with the planes that earlier questions left (`convex.Planes`).
 A **flip** is the factor of the budget, of acquisition costs or of the epochs caps at which another
 source gets the largest share. Going away from 1, the first factor of a coarse ladder that flips is
 found and the place bisected. Its interval is over the draws, each with its own optimum at every
-factor of the ladder (`view.survey`); a draw's flip is where the lead of its own largest source
-falls to nothing, interpolated in the logarithm of the factor.
+factor of the ladder (`view.survey`); a draw's flip is where the lead that the answer's largest
+source has in it falls to nothing, interpolated in the logarithm of the factor. A draw under which
+another source leads already flips at 1.
 """
 
 from __future__ import annotations
@@ -118,11 +119,13 @@ def flips(problem: Problem, tokens: Floats, pool: Floats, *, planes: Planes) -> 
         scaled["acquisition costs"] = problem.scaled_costs
     if (problem.caps < problem.budget).any() if problem.axis == "tokens" else True:
         scaled["epochs cap"] = problem.scaled_epochs
-    here = _shares(problem, pool)
+    here, leader = _shares(problem, pool), int(np.argmax(tokens))
     out: list[Flip] = []
     for change, question in scaled.items():
         for ladder in ([1 / f for f in LADDER], list(LADDER)):
-            places = np.full(1, np.inf) if here is None else _by_draw(question, ladder, pool, here)
+            places = np.full(1, np.inf)
+            if here is not None:
+                places = _by_draw(question, ladder, pool, first=leader, here=here)
             out.append(_flip(change, question, ladder, (tokens, pool, planes), places))
     return tuple(out)
 
@@ -186,18 +189,19 @@ def _shares(problem: Problem, pool: Floats) -> Floats | None:
     return np.asarray(optima / optima.sum(axis=1, keepdims=True))
 
 
-def _by_draw(question: Scaled, ladder: list[float], pool: Floats, here: Floats) -> Floats:
-    """(draws,) distance |log factor| of each draw's own flip; infinite where there is none."""
-    first = here.argmax(axis=1)
-    each = np.arange(first.size)
-    out = np.full(first.size, np.inf)
+def _by_draw(
+    question: Scaled, ladder: list[float], pool: Floats, *, first: int, here: Floats
+) -> Floats:
+    """(draws,) distance |log factor| at which `first` no longer leads; infinite where it does.
+
+    `here` (draws, m) are the shares of the draws' own optima at factor 1.
+    """
 
     def lead(share: Floats) -> Floats:
-        others = share.copy()
-        others[each, first] = -1.0
-        return np.asarray(share[each, first] - others.max(axis=1))
+        return np.asarray(share[:, first] - np.delete(share, first, axis=1).max(axis=1))
 
     before, inner = lead(here), 0.0
+    out = np.where(before < 0, 0.0, np.inf)
     for factor in ladder:
         share = _shares(question(factor), pool)
         if share is None:

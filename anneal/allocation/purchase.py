@@ -130,6 +130,18 @@ def whole(problem: Problem, tokens: Floats) -> Ints:
     total = int(np.floor(tokens.sum() + 1e-6 * max(1.0, tokens.sum() * 1e-6)))
     if "tokens" in problem.most and tokens.sum() >= problem.most["tokens"] * (1 - 1e-9):
         total = int(problem.most["tokens"])
+    for fewer in range(len(problem.supplies) + 2):
+        out = _remainders(problem, tokens, total - fewer)
+        if allowed(problem, out[None, :], slack=1e-12)[0]:
+            return np.asarray(out, dtype=np.int64)
+        if not affordable(problem, out[None, :], slack=1e-12)[0]:
+            continue  # rounding up cost a little more than there is
+        break
+    return _programme(problem, tokens)
+
+
+def _remainders(problem: Problem, tokens: Floats, total: int) -> Floats:
+    """(m,) whole tokens that sum to `total`, by largest remainder within the caps."""
     caps = problem.caps
     out = np.minimum(np.floor(tokens + 1e-9), caps)
     fraction = tokens - out
@@ -141,9 +153,10 @@ def whole(problem: Problem, tokens: Floats) -> Ints:
         first = room[np.argsort(-fraction[room], kind="stable")][:short]
         out[first] += 1.0
         short -= first.size
-    if short >= 0 and allowed(problem, out[None, :], slack=1e-12)[0]:
-        return np.asarray(out, dtype=np.int64)
-    return _programme(problem, tokens)
+    while short < 0 and out.max() > 0:
+        out[int(np.argmax(out))] -= 1.0
+        short += 1
+    return np.asarray(out)
 
 
 def _programme(problem: Problem, tokens: Floats) -> Ints:
@@ -170,13 +183,16 @@ def _programme(problem: Problem, tokens: Floats) -> Ints:
         most.append(-float(row @ base))
     rows.append(-np.ones(m))
     most.append(float(base.sum()) - max(1.0, np.ceil(problem.least_tokens - 1e-9)))
+    # where the total is the limit it is reached; where money is, dear tokens are not traded for it
+    full = tokens.sum() >= problem.most.get("tokens", np.inf) * (1 - 1e-9)
+    more = 4.0 * m if full else 1.5
     near, unit = tokens - base, np.eye(m)
     matrix = np.block(
         [[np.array(rows), np.zeros((len(rows), m))], [unit, -unit], [-unit, -unit]],
     )
     bound = np.concatenate([np.array(most), near, -near])
     found = milp(
-        np.concatenate([np.full(m, -4.0 * m), np.ones(m)]),
+        np.concatenate([np.full(m, -more), np.ones(m)]),
         constraints=LinearConstraint(matrix, ub=bound),
         integrality=np.concatenate([np.ones(m), np.zeros(m)]),
         bounds=Bounds(

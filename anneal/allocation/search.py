@@ -153,12 +153,14 @@ def _finish(
 ) -> tuple[Floats, float]:
     """On all draws: the best finalist, one descent in its pattern, the last fine exchanges."""
     view = _surveyed(View.of(problem), pool)
-    again = view.judge(finalists)
+    jumps = problem.objective == "chance"  # a step function of the draws: what is best moves
+    again = view.judge(np.concatenate([finalists, pool]) if jumps else finalists)
     start = again.tokens[again.best()]
     one = _one_pattern(parts, parts.pattern_of(start))
     last = optimum(view, one, start[None, :])
     both = view.judge(np.concatenate([start[None, :], last]))
-    best = polish(view, both.tokens[both.best()], coarsest=4 * FINEST, rounds=2, pairs=24)
+    coarsest = 0.1 if jumps else 4 * FINEST
+    best = polish(view, both.tokens[both.best()], coarsest=coarsest, rounds=2, pairs=24)
     return best.tokens[0], float(best.scores.mean())
 
 
