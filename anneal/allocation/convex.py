@@ -8,8 +8,7 @@ Fixed costs and unique tokens make the pattern a discrete choice. While there ar
 are tried. Beyond that, outer approximation (Duran and Grossmann 1986): every purchase looked at
 gives a plane below the convex objective; the mixed-integer programme over the planes proposes the
 pattern that could still be best, and its value is a bound: where it is no better than the best
-purchase found, no other pattern is. Planes of the same curves hold whatever prices and limits are,
-so neighbouring questions (sensitivity) begin with all planes that were ever made.
+purchase found, no other pattern is.
 
 The bound is exact where the objective is convex. The mixture rule is not exactly so (a repeated
 pool under an over-fitting penalty, sources of very different exponents), so exchanges follow
@@ -44,7 +43,7 @@ TOLERANCE = 1e-3
 
 @dataclass(eq=False)
 class Planes:
-    """Planes below the objective: (height, slope by token), of one set of curves."""
+    """Planes below the objective: (height, slope by token)."""
 
     height: list[float] = field(default_factory=list)
     slope: list[Floats] = field(default_factory=list)
@@ -59,8 +58,12 @@ class Planes:
         return np.array(self.slope) * unit / noise, np.array(self.height) / noise
 
 
-def optimum(view: View, parts: Pieces, starts: Floats, planes: Planes | None = None) -> Floats:
-    """(k, m) allowed purchases, local optima of promising patterns, from starts (s, m); k >= 0."""
+def optimum(view: View, parts: Pieces, starts: Floats, *, near: bool = False) -> Floats:
+    """(k, m) allowed purchases, local optima of promising patterns, from starts (s, m); k >= 0.
+
+    Args:
+        near: only the starts' own patterns.
+    """
     found: list[Floats] = []
 
     def descend(pattern: Ints, start: Floats) -> Floats | None:
@@ -70,7 +73,7 @@ def optimum(view: View, parts: Pieces, starts: Floats, planes: Planes | None = N
         return tokens
 
     own = [parts.pattern_of(start) for start in starts]
-    if parts.patterns == 1:
+    if parts.patterns == 1 or near:
         for pattern, start in zip(own, starts, strict=True):
             descend(pattern, start)
     elif parts.patterns <= FEW:
@@ -80,7 +83,7 @@ def optimum(view: View, parts: Pieces, starts: Floats, planes: Planes | None = N
             same = [s for s, o in zip(starts, own, strict=True) if (o == pattern).all()]
             descend(pattern, same[0] if same else starts[0])
     else:
-        _approximate(view, parts, starts, planes or Planes(), descend)
+        _approximate(view, parts, starts, descend)
     return np.array(found).reshape(-1, parts.m)
 
 
@@ -88,11 +91,10 @@ def _approximate(
     view: View,
     parts: Pieces,
     starts: Floats,
-    planes: Planes,
     descend: Callable[[Ints, Floats], Floats | None],
 ) -> None:
     """Outer approximation over patterns; `descend` collects what it finds."""
-    noise = view.problem.noise
+    noise, planes = view.problem.noise, Planes()
     banned: list[Ints] = []
     best, pattern, start = float("inf"), parts.pattern_of(starts[0]), starts[0]
     for other in starts[1:]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from anneal.allocation.collide import collision
-from anneal.allocation.convex import Planes
 from anneal.allocation.explain import binding, guard_intervals, interval, verdict, versus
 from anneal.allocation.flips import GOOD, flips, sensitivity
 from anneal.allocation.problem import Problem
@@ -53,8 +52,7 @@ def allocate(
     pool = candidates(problem, rng=rng)
     if len(pool) == 0:
         pool = nearest_to_prior(problem)
-    planes = Planes()
-    found, _ = optimise(problem, pool, planes=planes)
+    found, _ = optimise(problem, pool)
     tokens = whole(problem, found)
     chosen = tokens.astype(np.float64)
     seen = _examined(problem, chosen, pool, rng)
@@ -81,9 +79,7 @@ def allocate(
         unaffordable=unaffordable,
         binding=binding(problem, chosen) if explained else (),
         sensitivity=(
-            sensitivity(problem, chosen, good[:GOOD], planes=planes, without=without or {})
-            if explained
-            else ()
+            sensitivity(problem, chosen, good[:GOOD], without=without or {}) if explained else ()
         ),
         law_pick=pick,
         extrapolation=total / problem.target.frame.high,
@@ -96,7 +92,7 @@ def allocate(
         chance_over=float(np.mean(regret > problem.threshold)),
         cvar=float(tail_weights(regret.size, problem.level) @ np.sort(regret)),
         divergence=float(divergence(problem, chosen[None, :])[0]),
-        flips=flips(problem, chosen, good, planes=planes) if explained else (),
+        flips=flips(problem, chosen, good) if explained else (),
     )
     word, reason = verdict(problem, answer, spread=spread)
     return replace(answer, verdict=word, reason=reason)

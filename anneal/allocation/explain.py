@@ -82,7 +82,7 @@ def binding(problem: Problem, tokens: Floats) -> tuple[Limit, ...]:
 
     The price is a finite difference: the limit is loosened (by 10%; a share by 0.02, a guard by 1%
     of its score, the prior's by 10%), the allocation searched again from where it stands, and the
-    gain of expected score divided by what was added; both on the same thinned draws. A limit that
+    gain of expected score divided by what was added; both on the same few draws. A limit that
     is reached but gains nothing loosened does not bind.
     """
     plain = replace(problem, objective="mean", prior_weight=0.0)

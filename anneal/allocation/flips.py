@@ -1,7 +1,7 @@
 """When the answer would change: neighbouring questions, and where the largest source is another.
 
-Every neighbouring question is searched again on the thinned draws, from the answer itself and a
-small pool, with the planes that earlier questions left (`convex.Planes`).
+Every neighbouring question is searched again on fewer draws, near the answer itself and a few other
+good purchases: in their patterns of bought sources, then by exchanges, which may begin or end one.
 
 A **flip** is the factor of the budget, of acquisition costs or of the epochs caps at which another
 source gets the largest share. Going away from 1, the first factor of a coarse ladder that flips is
@@ -18,11 +18,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from anneal.allocation.convex import Planes
 from anneal.allocation.pieces import feasible
 from anneal.allocation.problem import Problem
 from anneal.allocation.purchase import allowed, fill
-from anneal.allocation.search import THIN, candidates, optimise
+from anneal.allocation.search import NEAR, THIN, candidates, optimise
 from anneal.allocation.values import Change, Flip
 from anneal.allocation.view import View, survey
 from anneal.laws import Law
@@ -47,33 +46,32 @@ def sensitivity(
     tokens: Floats,
     pool: Floats,
     *,
-    planes: Planes,
     without: Mapping[str, Law],
 ) -> tuple[Change, ...]:
-    """The answers to neighbouring questions, on the thinned draws.
+    """The answers to neighbouring questions, on fewer draws.
 
     Args:
         tokens: (m,) the answer.
         pool: (c, m) a few good purchases beside it.
         without: laws fitted without some of the runs, by what was left out.
     """
-    questions: list[tuple[str, Problem, Planes]] = [
-        ("budget -50%", problem.scaled_budget(0.5), planes),
-        ("budget +50%", problem.scaled_budget(1.5), planes),
-        ("acquisition costs -50%", problem.scaled_costs(0.5), planes),
-        ("acquisition costs +50%", problem.scaled_costs(1.5), planes),
-        ("epochs cap -50%", problem.scaled_epochs(0.5), planes),
-        ("epochs cap +50%", problem.scaled_epochs(1.5), planes),
+    questions: list[tuple[str, Problem]] = [
+        ("budget -50%", problem.scaled_budget(0.5)),
+        ("budget +50%", problem.scaled_budget(1.5)),
+        ("acquisition costs -50%", problem.scaled_costs(0.5)),
+        ("acquisition costs +50%", problem.scaled_costs(1.5)),
+        ("epochs cap -50%", problem.scaled_epochs(0.5)),
+        ("epochs cap +50%", problem.scaled_epochs(1.5)),
     ]
     if len(problem.supplies) > 1:
-        questions += [(f"without {n}", problem.without(n), planes) for n in problem.names]
+        questions += [(f"without {n}", problem.without(n)) for n in problem.names]
     for left_out, law in without.items():
-        questions.append((f"without {left_out}", replace(problem, target=law), Planes()))
+        questions.append((f"without {left_out}", replace(problem, target=law)))
     largest = int(np.argmax(tokens))
-    score = float(View.of(problem, draws=THIN).scores(tokens[None, :]).mean())
+    score = float(View.of(problem, draws=NEAR).scores(tokens[None, :]).mean())
     rows: list[Change] = []
-    for label, question, learnt in questions:
-        found = again(question, tokens, pool, planes=learnt)
+    for label, question in questions:
+        found = again(question, tokens, pool)
         if found is None:
             rows.append(Change(label, {}, score, False, possible=False))
             continue
@@ -84,9 +82,7 @@ def sensitivity(
     return tuple(rows)
 
 
-def again(
-    problem: Problem, tokens: Floats, pool: Floats, *, planes: Planes | None = None
-) -> tuple[Floats, float] | None:
+def again(problem: Problem, tokens: Floats, pool: Floats) -> tuple[Floats, float] | None:
     """The answer to a neighbouring question, from an answer (m,) and a pool (c, m).
 
     None where nothing can be bought.
@@ -101,10 +97,10 @@ def again(
         near = np.concatenate([near, candidates(problem, rng=np.random.default_rng(0), count=POOL)])
     if not len(near):
         return None
-    return optimise(problem, near, starts=2, full=False, planes=planes)
+    return optimise(problem, near, starts=2, full=False)
 
 
-def flips(problem: Problem, tokens: Floats, pool: Floats, *, planes: Planes) -> tuple[Flip, ...]:
+def flips(problem: Problem, tokens: Floats, pool: Floats) -> tuple[Flip, ...]:
     """Where the mix flips, downwards and upwards from the question as it is.
 
     Args:
@@ -126,7 +122,7 @@ def flips(problem: Problem, tokens: Floats, pool: Floats, *, planes: Planes) -> 
             places = np.full(1, np.inf)
             if here is not None:
                 places = _by_draw(question, ladder, pool, first=leader, here=here)
-            out.append(_flip(change, question, ladder, (tokens, pool, planes), places))
+            out.append(_flip(change, question, ladder, (tokens, pool), places))
     return tuple(out)
 
 
@@ -134,16 +130,16 @@ def _flip(
     change: str,
     question: Scaled,
     ladder: list[float],
-    known: tuple[Floats, Floats, Planes],
+    known: tuple[Floats, Floats],
     places: Floats,
 ) -> Flip:
     """One way from 1; `places` (draws,) are the draws' own flips as distances |log factor|."""
-    tokens, pool, planes = known
+    tokens, pool = known
     largest = int(np.argmax(tokens))
     names = question(1.0).names
 
     def leads(factor: float) -> int:
-        found = again(question(factor), tokens, pool[:GOOD], planes=planes)
+        found = again(question(factor), tokens, pool[:GOOD])
         return largest if found is None else int(np.argmax(found[0]))
 
     factor, to, inner = None, largest, 1.0

@@ -21,7 +21,7 @@ from itertools import combinations
 
 import numpy as np
 
-from anneal.allocation.convex import Planes, optimum
+from anneal.allocation.convex import optimum
 from anneal.allocation.pieces import Pieces, pieces, solve
 from anneal.allocation.problem import Problem
 from anneal.allocation.purchase import allowed, divergence, fill
@@ -33,6 +33,8 @@ FINEST = 1e-3
 """Share of the total below which exchanges stop: the stated tolerance of shares."""
 THIN = 100
 """Draws used while searching."""
+NEAR = 50
+"""Draws used for neighbouring questions, of which there are many."""
 PAIRS = 48
 """Exchanges tried at a time, of m (m - 1)."""
 ROUNDS = 6
@@ -114,14 +116,13 @@ def optimise(
     *,
     starts: int = 3,
     full: bool = True,
-    planes: Planes | None = None,
 ) -> tuple[Floats, float]:
     """Best purchase (m,) and its expected score, from a pool of allowed purchases (c, m).
 
     Args:
         starts: of the pool's best, from which the core descends.
-        full: finish on all draws; otherwise on the thinned ones (sensitivity, shadow prices).
-        planes: what earlier questions about the same curves learnt; it is added to.
+        full: search all patterns and finish on all draws; otherwise only the starts' own patterns,
+            on `NEAR` draws, and exchanges from there (sensitivity, shadow prices).
 
     Raises:
         PlanError: the pool is empty.
@@ -129,23 +130,24 @@ def optimise(
     parts = pieces(problem)
     if parts is None or len(pool) == 0:
         raise PlanError("allocation: nothing allowed to begin the search from")
-    thin = _surveyed(View.of(problem, draws=THIN), pool)
+    thin = _surveyed(View.of(problem, draws=THIN if full else NEAR), pool)
     smooth = thin
     if problem.objective == "chance":  # its patterns are searched with the convex tail instead
         smooth = replace(thin, problem=replace(problem, objective="cvar"))
     first = thin.judge(pool)
     order = np.argsort(first.key, kind="stable")[:starts]
-    found = optimum(smooth, parts, pool[order], planes)
+    found = optimum(smooth, parts, pool[order], near=not full)
     if smooth is not thin and len(found):
-        found = np.concatenate([found, optimum(thin, parts, found[-1:], Planes())])
+        found = np.concatenate([found, optimum(thin, parts, found[-1:], near=True)])
     near = thin.judge(np.concatenate([found, pool[order]]))
     best = near.row(near.best())
-    if not full and len(found) and not problem.guards:  # smooth and convex: nothing to polish
-        return best.tokens[0], float(best.scores.mean())
-    polished = polish(thin, best.tokens[0], coarsest=0.02 if len(found) else 0.25)
-    if not full:
-        return polished.tokens[0], float(polished.scores.mean())
-    return _finish(problem, pool, parts, np.concatenate([polished.tokens, near.tokens]))
+    if full:
+        start = polish(thin, best.tokens[0], coarsest=0.02 if len(found) else 0.25).tokens
+        return _finish(problem, pool, parts, np.concatenate([start, near.tokens]))
+    if not len(found) or problem.guards or parts.patterns > 1:  # else smooth, convex and done
+        coarsest = 0.05 if len(found) else 0.25
+        best = polish(thin, best.tokens[0], coarsest=coarsest, rounds=2, pairs=24)
+    return best.tokens[0], float(best.scores.mean())
 
 
 def _finish(

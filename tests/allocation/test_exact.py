@@ -9,7 +9,7 @@ from planted import LABELS, PLENTY, falling
 
 from anneal.allocation import Problem, Supply, allocate, mixture_score, mixture_slope
 from anneal.allocation import convex as convex_module
-from anneal.allocation.convex import Planes, optimum
+from anneal.allocation.convex import optimum
 from anneal.allocation.pieces import pieces
 from anneal.allocation.purchase import fill
 from anneal.allocation.search import candidates, optimise
@@ -82,7 +82,7 @@ def test_outer_approximation_finds_the_best_of_all_patterns(seed, monkeypatch):
     parts, pool = pieces(problem), candidates(problem, rng=np.random.default_rng(0), count=80)
     assert parts.patterns > convex_module.FEW
     found, value = optimise(problem, pool)
-    proposed = optimum(View.of(problem), parts, pool[:3], Planes())
+    proposed = optimum(View.of(problem), parts, pool[:3])
     assert len(proposed) <= convex_module.PROPOSALS
     monkeypatch.setattr(convex_module, "FEW", 10**6)
     every = optimum(View.of(problem), parts, pool[:1])
