@@ -136,6 +136,8 @@ def optimise(
         smooth = replace(thin, problem=replace(problem, objective="cvar"))
     first = thin.judge(pool)
     order = np.argsort(first.key, kind="stable")[:starts]
+    if parts.patterns == 1:  # convex: the best start's descent ends where any other's does
+        order = order[: 2 if full else 1]
     found = optimum(smooth, parts, pool[order], near=not full)
     if smooth is not thin and len(found):
         found = np.concatenate([found, optimum(thin, parts, found[-1:], near=True)])

@@ -155,7 +155,7 @@ def questions(draw):
 
 
 @given(questions())
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_limit_is_kept_together_or_the_collision_is_named(problem):
     try:
         answer = quick(problem)
