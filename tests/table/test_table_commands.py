@@ -14,6 +14,7 @@ from anneal.laws import FORMS
 from anneal.table import commands
 from anneal.table.fit import usable_forms
 from anneal.table.measured import measure
+from anneal.table.page import write_allocation, write_fit
 from anneal.table.read import read
 from anneal.table.values import Allocated, Fitted
 from tests.conftest import REPOSITORY
@@ -56,11 +57,11 @@ def fitted(folder) -> Fitted:
 
 @pytest.fixture(scope="module")
 def allocated(folder) -> Allocated:
-    asked = commands.Options(draws=60, out=folder / "page")
+    asked = commands.Options(draws=60, json=folder / "allocation.json")
     commands.allocate_table(
         folder / "runs.csv", folder / "costs.yaml", asked, forms=["power_one_exponent_repeated"]
     )
-    return Allocated.model_validate_json((folder / "page" / "allocation.json").read_bytes())
+    return Allocated.model_validate_json((folder / "allocation.json").read_bytes())
 
 
 def test_the_planted_leader_is_found_with_its_score(fitted):
@@ -120,16 +121,21 @@ def test_the_split_spends_the_budget_within_every_limit(allocated):
     ]
 
 
-def test_the_page_stands_alone_and_says_what_the_numbers_say(allocated, folder):
-    page = (folder / "page" / "index.html").read_text()
-    report = (folder / "page" / "report.md").read_text()
-    assert "http://" not in page.split("<script")[0]
-    assert allocated.verdict.capitalize() in page
-    for source in ("quick", "slow"):
-        assert source in page
-        assert source in report
-    for figure in ("curves", "split"):
-        assert (folder / "page" / "figures" / f"{figure}.svg").read_text().startswith("<svg")
+@pytest.mark.integration
+def test_the_pages_stand_alone_and_say_what_the_numbers_say(allocated, fitted, folder):
+    both = write_allocation(allocated, folder / "split"), write_fit(fitted, folder / "fit")
+    words = (allocated.verdict.capitalize(), "slow leads")
+    for path, verdict in zip(both, words, strict=True):
+        page, report = path.read_text(), (path.parent / "report.md").read_text()
+        assert "http://" not in page.split("<script")[0]
+        assert verdict in page
+        for source in ("quick", "slow"):
+            assert source in page
+            assert source in report
+        assert (path.parent / "figures" / "curves.svg").read_text().startswith("<svg")
+    kept = Allocated.model_validate_json((folder / "split" / "allocation.json").read_bytes())
+    assert kept == allocated
+    assert (folder / "split" / "figures" / "split.svg").is_file()
 
 
 def options(tmp_path, **change):
