@@ -7,7 +7,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from backtest_rows import (
+
+from analysis.backtest_rows import (
     Row,
     Table,
     agreements,
@@ -21,7 +22,6 @@ from backtest_rows import (
     relative,
     row,
 )
-
 from anneal.errors import LawError
 from anneal.laws.catalogue import SURFACES
 from anneal.laws.surface_fits import SurfaceFit

@@ -1,7 +1,7 @@
 # %% [markdown]
 # Mixture laws against published runs: does a law of few parameters order mixtures it has not seen?
 #
-#     PYTHONPATH=. python analysis/backtest_mixture.py [DATASET ...]
+#     python -m analysis.backtest_mixture [DATASET ...]
 #
 # Every function returns rows {dataset, question, ours, reference, holds} as in `backtest_size`.
 #
@@ -15,16 +15,15 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from analysis.rows import Row, row, show
 from anneal.laws.mixture_choice import MixtureChoice, choose_mixture_law, rank_correlation
 from anneal.laws.mixture_laws import DELTA, MIXTURE_LAWS, mixture_laws, shares_of
 from anneal.laws.replay_laws import bimix
@@ -38,11 +37,6 @@ TREES = (0.990, 0.986, 0.962)
 """LightGBM on Pile-CC at the three scales, SOURCE.md."""
 AIM = (0.993, 0.990, 0.985)
 PILE = "pile_cc"
-Row = dict[str, Any]
-
-
-def row(dataset: str, question: str, ours: str, reference: str, holds: bool | None = None) -> Row:
-    return dict(dataset=dataset, question=question, ours=ours, reference=reference, holds=holds)
 
 
 def shares(table: pd.DataFrame) -> np.ndarray:
@@ -299,18 +293,10 @@ def judged(guess: np.ndarray, y: np.ndarray, mix: np.ndarray) -> tuple[str, tupl
 DATASETS: dict[str, Callable[[], Iterator[Row]]] = {"regmix": regmix, "bimix": bimix_table}
 
 
-def main(names: list[str]) -> list[Row]:
-    rows: list[Row] = []
-    for name in names or DATASETS:
-        began = time.perf_counter()
-        for r in DATASETS[name]():
-            verdict = {True: "holds", False: "FAILS", None: "-"}[r["holds"]]
-            print(f"{r['dataset']}: {r['question']}\n    ours       {r['ours']}")
-            print(f"    reference  {r['reference']}  [{verdict}]", flush=True)
-            rows.append(r)
-        print(f"({name}: {time.perf_counter() - began:.1f} s)\n")
-    return rows
+def rows(names: Sequence[str] = ()) -> list[Row]:
+    """The rows of these datasets, of all where none is named."""
+    return [found for name in names or DATASETS for found in DATASETS[name]()]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    show(rows(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Shared by the backtests: rows, fits of published tables, held-out coverage, decisions.
 
-A row is {dataset, question, ours, reference, holds}: ours is measured here, reference is published
+In a row (`analysis.rows`), ours is measured here, reference is published
 or the plain refit in the dataset's SOURCE.md (or a baseline measured here, which is then said),
 holds is None where there is nothing to hold against.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.rows import Row, row
 from anneal.laws.catalogue import SURFACES
 from anneal.laws.surface_draws import SurfaceEnsemble, bootstrap_surface
 from anneal.laws.surface_drift import Drift, measure_drift
@@ -21,12 +22,7 @@ from anneal.laws.surface_fits import SurfaceFit, fit_surface
 
 RUNS = Path(__file__).parents[1] / "../shared/runs"
 LEVELS = (0.5, 0.8, 0.95)
-Row = dict[str, Any]
 Table = pd.DataFrame
-
-
-def row(dataset: str, question: str, ours: str, reference: str, holds: bool | None = None) -> Row:
-    return dict(dataset=dataset, question=question, ours=ours, reference=reference, holds=holds)
 
 
 def read(dataset: str, file: str) -> Table:

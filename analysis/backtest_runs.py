@@ -10,7 +10,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from backtest_rows import (
+from scipy.interpolate import Akima1DInterpolator
+
+from analysis.backtest_rows import (
     Row,
     Table,
     agreements,
@@ -24,8 +26,6 @@ from backtest_rows import (
     relative,
     row,
 )
-from scipy.interpolate import Akima1DInterpolator
-
 from anneal.laws.surface_fits import SurfaceFit
 
 

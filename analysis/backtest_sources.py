@@ -1,7 +1,7 @@
 # %% [markdown]
 # Which source? Laws against single-scale ranking on published runs.
 #
-#     PYTHONPATH=. python analysis/backtest_sources.py [FOLDER of the published runs]
+#     python -m analysis.backtest_sources [FOLDER of the published runs]
 #
 # Each table is cut into problems: the same sources at a ladder of budgets, one target. The largest
 # budget is held out; from the runs up to each smaller budget the law (an average of forms) and the

@@ -1,7 +1,7 @@
 # %% [markdown]
 # How right are laws and allocations where the truth is known? One table over simulated worlds.
 #
-#     PYTHONPATH=. python analysis/backtest_truth.py [worlds of each kind]
+#     python -m analysis.backtest_truth [worlds of each kind]
 #
 # Worlds: two families, crossovers inside the ladder / beyond it / absent, the real budget 16 or 64
 # times the largest run (`analysis.worlds`). Everything that is judged comes out of `settle`.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # The 4000-draw bootstrap of Chinchilla's law (240 runs, 5 parameters) against a loop over scipy.
 #
-#     PYTHONPATH=. python analysis/bench_surfaces.py [DRAWS]
+#     python -m analysis.bench_surfaces [DRAWS]
 #
 # The loop is what papers do: for every draw `scipy.optimize.minimize` (BFGS, log-sum-exp objective
 # of 2203.15556, section 3.3, with its exact gradient) from each point of the paper's start grid

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-Row = dict[str, object]
+Row = dict[str, Any]
 """dataset, question, ours, reference: words; holds: yes, no, or None where nothing was asked."""
 
 
-def row(dataset: str, question: str, ours: str, reference: str, holds: bool | None) -> Row:
+def row(dataset: str, question: str, ours: str, reference: str, holds: bool | None = None) -> Row:
     """One row; the columns as `Row` says."""
     return {
         "dataset": dataset,
@@ -28,5 +29,5 @@ def show(found: Sequence[Row], write: Callable[[str], object] = print) -> None:
     write("|" + "---|" * len(columns))
     words = {True: "yes", False: "**no**", None: ""}
     for each in found:
-        cells = [str(each[c]) for c in columns[:-1]] + [words[each["holds"]]]  # type: ignore[index]
+        cells = [str(each[c]) for c in columns[:-1]] + [words[each["holds"]]]
         write("| " + " | ".join(cells) + " |")
