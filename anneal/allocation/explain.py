@@ -1,4 +1,4 @@
-"""Why this allocation: against others, what binds it, when it would change, and the verdict.
+"""Why this allocation: against others, what binds it, and the verdict.
 
 The verdict is a rule, in this order (eps is the noise floor):
 
@@ -18,19 +18,24 @@ far as published data laws have been checked beyond their largest run (METHODS 4
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from anneal.allocation.flips import again
 from anneal.allocation.mixture import guard_score
-from anneal.allocation.problem import Problem, fill
-from anneal.allocation.search import THIN, Judged, candidates, judge, optimise, refine
-from anneal.allocation.values import Allocation, Change, Interval, Limit, Verdict, Versus
+from anneal.allocation.problem import Problem
+from anneal.allocation.purchase import allowed, divergence, fill, share_rows
+from anneal.allocation.values import Allocation, Interval, Limit, Verdict, Versus
+from anneal.allocation.view import View
 from anneal.laws import band
 from anneal.laws.points import Floats
 
 LOOSENED = 0.1
 """By how much a limit is loosened for its shadow price."""
+SHARE = 0.02
+"""By how much a limit on a share is loosened."""
 NOTHING = 1e-6
 """A gain of score that the search's tolerance cannot tell from none."""
 
@@ -55,7 +60,7 @@ def versus(
         if not possible[0]:
             unaffordable.append(name)
             continue
-        other = judge(problem, tokens)
+        other = View.of(problem).judge(tokens)
         gain = other.scores[:, 0] - ours
         share = tokens[0] / tokens[0].sum()
         rows.append(
@@ -66,6 +71,7 @@ def versus(
                 gain=interval(gain),
                 tie=bool(abs(np.median(gain)) < problem.noise),
                 within_guards=bool(other.kept[0] >= problem.confidence),
+                within_limits=bool(allowed(problem, tokens, slack=1e-6)[0]),
             )
         )
     return tuple(rows), tuple(unaffordable)
@@ -74,88 +80,102 @@ def versus(
 def binding(problem: Problem, tokens: Floats) -> tuple[Limit, ...]:
     """Limits that hold the allocation back, each with its shadow price.
 
-    The price is a finite difference: the limit is loosened by 10% (a guard's by 1% of its score),
-    the allocation refined again from where it stands, and the gain divided by what was added; both
-    on the same thinned draws. A limit that is reached but gains nothing loosened does not bind.
+    The price is a finite difference: the limit is loosened (by 10%; a share by 0.02, a guard by 1%
+    of its score, the prior's by 10%), the allocation searched again from where it stands, and the
+    gain of expected score divided by what was added; both on the same few draws. A limit that
+    is reached but gains nothing loosened does not bind.
     """
-    here = refine(problem, tokens, draws=THIN, coarsest=0.02)
-    base = float(here.scores[:, 0].mean())
-
-    def gain(other: Problem) -> float:
-        return max(base - float(_again(other, here.tokens[0]).scores[:, 0].mean()), 0.0)
-
+    plain = replace(problem, objective="mean", prior_weight=0.0)
+    here = again(plain, tokens, tokens[None, :])
+    if here is None:
+        return ()
+    start, base = here
     out: list[Limit] = []
-    if problem.spent(tokens[None, :])[0] >= problem.budget * 0.999:
-        per = gain(replace(problem, budget=problem.budget * (1 + LOOSENED)))
-        per /= problem.budget * LOOSENED
-        size, unit = {
-            "tokens": (1e6, "one more million tokens of budget"),
-            "usd": (1.0, "one more USD of budget"),
-            "flops": (1e15, "1e15 more FLOPs of budget"),
-        }[problem.axis]
-        out.append(Limit(f"budget {problem.budget:,.6g} {problem.axis}", per * size, unit))
+    for name, loosened, added, unit in _reached(plain, tokens):
+        there = again(loosened, start, tokens[None, :])
+        gain = 0.0 if there is None else base - there[1]
+        if gain > NOTHING or name.startswith("budget"):
+            out.append(Limit(name, max(gain, 0.0) / added, unit))
+    return tuple(out)
+
+
+def _reached(problem: Problem, tokens: Floats) -> Iterator[tuple[str, Problem, float, str]]:
+    """Limits that a purchase (m,) reaches: name, problem with it loosened, by how many units of
+    what."""
+    sizes = {
+        "tokens": (1e6, "one more million tokens of budget"),
+        "usd": (1.0, f"one more {problem.currency.upper()} of budget"),
+        "flops": (1e15, "1e15 more FLOPs of budget"),
+    }
+    for axis, limit in problem.most.items():
+        if problem.spent(tokens[None, :], axis)[0] < limit * 0.999:
+            continue
+        size, unit = sizes[axis]
+        added = limit * LOOSENED / size
+        if axis == problem.axis:
+            wider = replace(problem, budget=limit * (1 + LOOSENED))
+            yield f"budget {limit:,.6g} {axis}", wider, added, unit
+        else:
+            ceilings = tuple(
+                (a, v * (1 + LOOSENED) if a == axis else v) for a, v in problem.ceilings
+            )
+            wider = replace(problem, ceilings=ceilings)
+            yield f"ceiling {limit:,.6g} {axis}", wider, added, unit
     for i, supply in enumerate(problem.supplies):
         if tokens[i] <= supply.available and tokens[i] < supply.cap - 1:
             continue
         capped = tokens[i] >= supply.cap - 1
         more = int(np.ceil(supply.available * LOOSENED))
-        wider = replace(supply, available=supply.available + more)
-        changed = tuple(wider if s is supply else s for s in problem.supplies)
-        won = gain(replace(problem, supplies=changed))
-        if won <= NOTHING:
-            continue
+        richer = replace(supply, available=supply.available + more)
+        changed = tuple(richer if s is supply else s for s in problem.supplies)
         text = (
             f"{supply.name} epochs {supply.max_epochs:g}"
             if capped
             else f"{supply.name} unique tokens {supply.available:,}"
         )
         unit = f"one more million unique tokens of {supply.name}"
-        out.append(Limit(text, won / more * 1e6, unit))
+        yield text, replace(problem, supplies=changed), more / 1e6, unit
+    yield from _reached_shares(problem, tokens)
     for guard in problem.guards:
         step = 0.01 * guard.limit
         looser = tuple(
             replace(g, limit=g.limit + step) if g is guard else g for g in problem.guards
         )
-        won = gain(replace(problem, guards=looser))
-        if won > NOTHING:
-            unit = "one more unit of the guard's score"
-            out.append(Limit(f"guard {guard.name} {guard.limit:.6g}", won / step, unit))
-    return tuple(out)
+        text, unit = f"guard {guard.name} {guard.limit:.6g}", "one more unit of the guard's score"
+        yield text, replace(problem, guards=looser), step, unit
+    limit = problem.prior_limit
+    if limit < float("inf") and divergence(problem, tokens[None, :])[0] > 0.98 * limit:
+        added = max(limit * LOOSENED, 1e-3)
+        wider = replace(problem, prior_limit=limit + added)
+        yield f"prior within {limit:g} nats", wider, added, "one more nat from the prior"
 
 
-def sensitivity(
-    problem: Problem, tokens: Floats, *, rng: np.random.Generator
-) -> tuple[Change, ...]:
-    """The answers to neighbouring questions, on the thinned draws, and where the mix flips."""
-    questions: list[tuple[str, Problem]] = [
-        ("budget -50%", replace(problem, budget=problem.budget * 0.5)),
-        ("budget +50%", replace(problem, budget=problem.budget * 1.5)),
-        ("acquisition costs -50%", problem.scaled_costs(0.5)),
-        ("acquisition costs +50%", problem.scaled_costs(1.5)),
-        ("epochs cap -50%", problem.scaled_epochs(0.5)),
-        ("epochs cap +50%", problem.scaled_epochs(1.5)),
-    ]
-    if len(problem.supplies) > 1:
-        questions += [(f"without {name}", problem.without(name)) for name in problem.names]
-    largest = problem.names[int(np.argmax(tokens))]
-    score = float(judge(problem, tokens[None, :], draws=THIN).scores.mean())
-    rows: list[Change] = []
-    for label, question in questions:
-        keep = [problem.names.index(name) for name in question.names]
-        pool = candidates(question, rng=rng, count=120)
-        own = tokens[keep]
-        if own.sum() > 0:
-            here, possible = fill(question, own[None, :])
-            pool = np.concatenate([pool, here[possible]])
-        if pool.shape[0] == 0:
-            rows.append(Change(label, {}, score, False, possible=False))
-            continue
-        found, value = optimise(question, pool, starts=2, full=False)
-        share = found / found.sum()
-        first = question.names[int(np.argmax(found))]
-        shares = dict(zip(question.names, map(float, share), strict=True))
-        rows.append(Change(label, shares, value, first != largest))
-    return tuple(rows)
+def _reached_shares(problem: Problem, tokens: Floats) -> Iterator[tuple[str, Problem, float, str]]:
+    """Limits on shares that a purchase reaches, loosened by `SHARE` of the tokens."""
+    names, rows = share_rows(problem)
+    tight = set(np.array(names)[rows @ tokens > -1e-3 * tokens.sum()]) if names else set()
+    unit = "one more hundredth of the tokens"
+    for i, s in enumerate(problem.supplies):
+        for field, value in (
+            ("min_share", s.min_share - SHARE),
+            ("max_share", s.max_share + SHARE),
+        ):
+            text = f"share of {s.name} at {'least' if field == 'min_share' else 'most'} "
+            text += f"{getattr(s, field):g}"
+            if text in tight and s.max_share > 0:
+                changed = list(problem.supplies)
+                changed[i] = replace(s, **{field: float(np.clip(value, 0, 1))})  # type: ignore[arg-type]
+                yield text, replace(problem, supplies=tuple(changed)), SHARE * 100, unit
+    for i, t in enumerate(problem.together):
+        for field, value in (("least", t.least - SHARE), ("most", t.most + SHARE)):
+            text = f"share of {t.name} at {field} {getattr(t, field):g}"
+            if text in tight:
+                limits = list(problem.together)
+                limits[i] = replace(t, **{field: float(np.clip(value, 0, 1))})  # type: ignore[arg-type]
+                yield text, replace(problem, together=tuple(limits)), SHARE * 100, unit
+    if f"replay at least {problem.min_replay:g}" in tight:
+        lower = replace(problem, min_replay=max(problem.min_replay - SHARE, 0.0))
+        yield f"replay at least {problem.min_replay:g}", lower, SHARE * 100, unit
 
 
 def verdict(problem: Problem, found: Allocation, *, spread: float) -> tuple[Verdict, str]:
@@ -224,9 +244,3 @@ def guard_intervals(problem: Problem, tokens: Floats) -> dict[str, Interval]:
         )
         for guard in problem.guards
     }
-
-
-def _again(problem: Problem, tokens: Floats) -> Judged:
-    filled, possible = fill(problem, tokens[None, :])
-    start = filled[0] if possible[0] else tokens
-    return refine(problem, start, draws=THIN, coarsest=0.05)

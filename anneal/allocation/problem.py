@@ -1,4 +1,4 @@
-"""What can be bought: supplies, prices, limits, and the arithmetic of a purchase.
+"""What can be bought: supplies, prices and limits.
 
 **Budget tokens are source tokens.** Replay is added on top: with replay share r a run of N source
 tokens trains N / (1 - r) tokens. Money and FLOPs are those of the whole run, replay included:
@@ -9,24 +9,26 @@ tokens trains N / (1 - r) tokens. Money and FLOPs are those of the whole run, re
 A source's tokens are unique up to what exists and repeated beyond it, up to `max_epochs` times;
 all unique tokens are bought before any is repeated (repeating to save acquisition costs is not
 considered). Fixed costs are paid when a source is bought at all.
+
+Limits hold together: the budget on its own axis, ceilings on the other axes, caps, smallest and
+largest shares of a source or of a set of sources (a licence), of replay, and the distance from a
+mix that is known to work. Guards limit other scores, with a probability.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anneal.errors import PlanError
 from anneal.laws import Law
 from anneal.laws.points import Floats, Ints
 
 Axis = Literal["tokens", "usd", "flops"]
-
-NOTHING = 1e-9
-"""Share of a purchase below which a source is not bought."""
+AXES: tuple[Axis, ...] = ("tokens", "usd", "flops")
+Objective = Literal["mean", "cvar", "chance"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Supply:
         usd_fixed, flops_fixed: paid once if bought.
         usd_per_token, flops_per_token: per unique token bought.
         group: label of its curve; the name where empty.
+        min_share, max_share: of source tokens.
+        currency: of its two prices; it must be the problem's where they are not 0.
     """
 
     name: str
@@ -50,20 +54,47 @@ class Supply:
     flops_fixed: float = 0.0
     flops_per_token: float = 0.0
     group: str = ""
+    min_share: float = 0.0
+    max_share: float = 1.0
+    currency: str = "usd"
 
     @property
     def cap(self) -> int:
         """Most tokens that may be trained on: available x max_epochs, whole tokens."""
         return int(self.available * self.max_epochs)
 
+    def fixed(self, axis: Axis) -> float:
+        """Paid once, on an axis."""
+        return {"tokens": 0.0, "usd": self.usd_fixed, "flops": self.flops_fixed}[axis]
+
+    def each(self, axis: Axis) -> float:
+        """Paid per unique token, on an axis."""
+        return {"tokens": 0.0, "usd": self.usd_per_token, "flops": self.flops_per_token}[axis]
+
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """A score that must not exceed `limit`, with the ensemble that predicts it."""
+    """A score that must not exceed `limit`, with the law that predicts it."""
 
     name: str
     law: Law
     limit: float
+
+
+@dataclass(frozen=True)
+class Together:
+    """A limit on the share of source tokens from a set of supplies: a licence, a language.
+
+    Args:
+        name: what the sources have in common.
+        sources: names of supplies.
+        most, least: share of source tokens.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    most: float = 1.0
+    least: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +105,31 @@ class Problem:
         supplies: m members.
         target: law of the aggregate score, a falling form with a curve for every supply.
         budget: the real budget, in units of `axis`.
-        axis: tokens (source tokens), usd or flops.
         noise: noise floor of the score; smaller differences are ties.
+        axis: tokens (source tokens), usd or flops.
         replay: share r of trained tokens that is replay, besides the control as a supply.
         usd_per_trained, flops_per_trained: price of training on one token (flops: about 6 N).
-        guards: limits to keep with probability `confidence`.
+        guards: limits to keep with probability `confidence`, all together.
         control: name of the supply that is more replay; it is left out of the natural and uniform
             comparisons. Empty where there is none.
         hold_out_error: mean absolute error of the form on the held-out largest budget, score.
         picks: other allocations to compare with, by name: shares by supply.
+        ceilings: largest spending on further axes, by axis: `(("usd", 500.0),)`.
+        least_tokens: source tokens that must be bought at least.
+        together: limits on the share of several sources.
+        min_replay: least share of trained tokens that is replay, the control's tokens included.
+        prior: mix to stay near, shares by supply, all above 0; empty for none.
+        prior_weight: score per nat of KL(shares || prior), added to what is minimised.
+        prior_limit: largest KL(shares || prior), nats; infinite for none.
+        objective: `mean`: expected score (so expected regret); `cvar`: mean of the worst
+            1 - `level` of the draws' regrets; `chance`: P(regret > `regret_limit`).
+        level: of `cvar`.
+        regret_limit: of `chance`, score; also reported for the other objectives.
+        currency: what `usd` stands for, if it is not US dollars.
 
     Raises:
-        PlanError: no supplies, a name twice, a budget or noise that is not positive, a replay share
-            outside [0, 1), something that cannot be bought with any amount of the axis.
+        PlanError: no supplies, a name twice, a number outside its range, names that no supply has,
+            two currencies, something that any amount of the axis buys.
     """
 
     supplies: tuple[Supply, ...]
@@ -102,30 +145,22 @@ class Problem:
     control: str = ""
     hold_out_error: float | None = None
     picks: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    ceilings: tuple[tuple[Axis, float], ...] = ()
+    least_tokens: float = 1.0
+    together: tuple[Together, ...] = ()
+    min_replay: float = 0.0
+    prior: tuple[tuple[str, float], ...] = ()
+    prior_weight: float = 0.0
+    prior_limit: float = field(default=float("inf"))
+    objective: Objective = "mean"
+    level: float = 0.9
+    regret_limit: float | None = None
+    currency: str = "usd"
 
     def __post_init__(self) -> None:
-        names = self.names
-        if not names or len(set(names)) != len(names):
-            raise PlanError(f"allocation: supplies must have distinct names, got {list(names)}")
-        if not (np.isfinite(self.budget) and self.budget > 0):
-            raise PlanError(f"allocation: budget must be a positive number, got {self.budget}")
-        if not (np.isfinite(self.noise) and self.noise > 0):
-            raise PlanError(
-                f"allocation: noise floor must be a positive number, got {self.noise}",
-                hint="repeat one budget with 3 seeds: without noise no tie can be told",
-            )
-        if not 0 <= self.replay < 1:
-            raise PlanError(f"allocation: replay share must lie in [0, 1), got {self.replay}")
-        for s in self.supplies:
-            if s.cap < 1:
-                raise PlanError(
-                    f"source `{s.name}`: {s.available} tokens x {s.max_epochs:g} epochs is nothing"
-                )
-        if self.axis != "tokens" and self._per_trained() <= 0:
-            raise PlanError(
-                f"allocation: a budget in {self.axis}, but training a token costs none",
-                hint=f"give {self.axis}_per_trained, or the budget in tokens",
-            )
+        _check_names(self)
+        _check_numbers(self)
+        _check_money(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,12 +176,45 @@ class Problem:
         """(m,) most tokens trained."""
         return np.array([float(s.cap) for s in self.supplies])
 
+    @property
+    def most(self) -> dict[Axis, float]:
+        """Largest spending by axis: the budget and the ceilings."""
+        out: dict[Axis, float] = {self.axis: self.budget}
+        for axis, limit in self.ceilings:
+            out[axis] = min(limit, out.get(axis, float("inf")))
+        return out
+
+    @property
+    def threshold(self) -> float:
+        """Regret that counts as large: `regret_limit`, else three noise floors."""
+        return 3.0 * self.noise if self.regret_limit is None else self.regret_limit
+
+    @property
+    def shares_limited(self) -> bool:
+        """Whether anything limits shares, so that not every direction is allowed.
+
+        A source that may not be bought at all (`max_share` 0) limits no other's share.
+        """
+        return (
+            any(s.min_share > 0 or 0 < s.max_share < 1 for s in self.supplies)
+            or bool(self.together)
+            or self.min_replay > self.replay
+            or self.prior_limit < float("inf")
+        )
+
     def groups(self, law: Law) -> Ints:
         """(m,) codes of the supplies' curves in a law."""
         return np.array([law.code(s.group or s.name) for s in self.supplies], dtype=np.int64)
 
-    def _per_trained(self) -> float:
-        return self.usd_per_trained if self.axis == "usd" else self.flops_per_trained
+    def mix(self, shares: tuple[tuple[str, float], ...]) -> Floats:
+        """(m,) shares by supply as a direction."""
+        given = dict(shares)
+        return np.array([max(given.get(name, 0.0), 0.0) for name in self.names])
+
+    def per_trained(self, axis: Axis) -> float:
+        """Price of one source token's training, its replay included."""
+        price = {"tokens": 0.0, "usd": self.usd_per_trained, "flops": self.flops_per_trained}
+        return price[axis] / (1.0 - self.replay) if axis != "tokens" else 1.0
 
     def spent(self, tokens: Floats, axis: Axis | None = None) -> Floats:
         """(c,) what purchases (c, m) cost on an axis; the budget's own where None."""
@@ -154,17 +222,24 @@ class Problem:
         total = tokens.sum(axis=1)
         if kind == "tokens":
             return np.asarray(total)
-        usd = kind == "usd"
-        fixed = np.array([s.usd_fixed if usd else s.flops_fixed for s in self.supplies])
-        each = np.array([s.usd_per_token if usd else s.flops_per_token for s in self.supplies])
-        trained = self.usd_per_trained if usd else self.flops_per_trained
-        unique = np.minimum(tokens, self.available)
-        bought = (tokens > 0) @ fixed + unique @ each
-        return np.asarray(bought + trained * total / (1.0 - self.replay))
+        fixed = np.array([s.fixed(kind) for s in self.supplies])
+        each = np.array([s.each(kind) for s in self.supplies])
+        bought = (tokens > 0) @ fixed + np.minimum(tokens, self.available) @ each
+        return np.asarray(bought + self.per_trained(kind) * total)
 
     def without(self, name: str) -> Problem:
-        """The same question without one supply."""
-        return replace(self, supplies=tuple(s for s in self.supplies if s.name != name))
+        """The same question with one supply not to be bought; the others keep their places."""
+        return replace(
+            self,
+            supplies=tuple(
+                replace(s, min_share=0.0, max_share=0.0) if s.name == name else s
+                for s in self.supplies
+            ),
+        )
+
+    def scaled_budget(self, factor: float) -> Problem:
+        """The same question with the budget times `factor`; ceilings on other axes stay."""
+        return replace(self, budget=self.budget * factor)
 
     def scaled_costs(self, factor: float) -> Problem:
         """The same question with acquisition costs times `factor`."""
@@ -193,61 +268,75 @@ class Problem:
         )
 
 
-def fill(problem: Problem, direction: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Largest purchases along directions: n_i = min(cap_i, lambda d_i), the budget kept.
-
-    Args:
-        direction: (c, m) non-negative weights, each row with a positive entry; a share below 1e-9
-            is none, so that it pays no fixed cost.
-
-    Returns:
-        tokens (c, m), and (c,) whether anything can be bought at all: not so where the fixed costs
-        alone, or a single token, exceed the budget.
-    """
-    caps = problem.caps
-    unit = direction / direction.sum(axis=1, keepdims=True)
-    unit[unit < NOTHING] = 0.0
-    most = np.where(unit > 0, caps / np.maximum(unit, NOTHING), 0.0).max(axis=1)
-    full = np.minimum(caps, most[:, None] * unit)
-    fits = problem.spent(full) <= problem.budget
-    # the amount lies between 1 token and everything; bisection in the logarithm, then it is exact
-    low, high = np.zeros_like(most), np.log(np.maximum(most, 1.0))
-    for _ in range(64):
-        middle = 0.5 * (low + high)
-        tokens = np.minimum(caps, np.exp(middle)[:, None] * unit)
-        over = problem.spent(tokens) > problem.budget
-        low, high = np.where(over, low, middle), np.where(over, middle, high)
-    tokens = np.where(fits[:, None], full, np.minimum(caps, np.exp(low)[:, None] * unit))
-    possible = (problem.spent(tokens) <= problem.budget * (1 + 1e-12)) & (
-        tokens.sum(axis=1) >= 1 - 1e-9
-    )
-    return tokens, possible
+def _check_names(problem: Problem) -> None:
+    names = problem.names
+    if not names or len(set(names)) != len(names):
+        raise PlanError(f"allocation: supplies must have distinct names, got {list(names)}")
+    named = [(f"limit `{t.name}`", t.sources) for t in problem.together]
+    named.append(("prior mix", tuple(name for name, _ in problem.prior)))
+    for what, given in named:
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise PlanError(
+                f"allocation: {what} names `{unknown[0]}`, supplies are {', '.join(names)}"
+            )
+    pulled = problem.prior_weight > 0 or problem.prior_limit < float("inf")
+    if pulled and not (problem.mix(problem.prior) > 0).all():
+        raise PlanError(
+            f"allocation: the prior mix must give every supply a share above 0, "
+            f"got {dict(problem.prior)}",
+            hint="a share of 0 makes any purchase of that supply infinitely far from the prior",
+        )
+    if problem.min_replay > problem.replay and problem.control not in names:
+        raise PlanError(
+            f"allocation: min_replay {problem.min_replay:g} is above replay {problem.replay:g}, "
+            "and no supply is the control that could bring more",
+            hint="raise replay, or name the control among the supplies",
+        )
 
 
-def whole(problem: Problem, tokens: Floats) -> Ints:
-    """(m,) whole tokens by largest remainder: the total is kept, and so are caps and budget.
+def _check_numbers(problem: Problem) -> None:
+    amounts = [("budget", problem.budget), *((f"{a} ceiling", v) for a, v in problem.ceilings)]
+    for what, limit in amounts:
+        if not (np.isfinite(limit) and limit > 0):
+            raise PlanError(f"allocation: {what} must be a positive number, got {limit}")
+    if not (np.isfinite(problem.noise) and problem.noise > 0):
+        raise PlanError(
+            f"allocation: noise floor must be a positive number, got {problem.noise}",
+            hint="repeat one budget with 3 seeds: without noise no tie can be told",
+        )
+    if not 0 <= problem.replay < 1:
+        raise PlanError(f"allocation: replay share must lie in [0, 1), got {problem.replay}")
+    shares = [(f"source `{s.name}` share", s.min_share, s.max_share) for s in problem.supplies]
+    shares += [(f"limit `{t.name}` share", t.least, t.most) for t in problem.together]
+    shares += [("min_replay", problem.min_replay, 1.0), ("level", problem.level, 1.0)]
+    for what, least, most in shares:
+        if not 0 <= least <= most <= 1:
+            raise PlanError(
+                f"allocation: {what}: least {least:g} and most {most:g} must be ordered in [0, 1]"
+            )
+    if not problem.level < 1 or not problem.threshold > 0 or not problem.prior_limit >= 0:
+        raise PlanError(
+            f"allocation: level {problem.level:g} must be below 1, regret_limit "
+            f"{problem.threshold:g} above 0, prior_limit {problem.prior_limit:g} not below 0"
+        )
+    for s in problem.supplies:
+        if s.cap < 1:
+            raise PlanError(
+                f"source `{s.name}`: {s.available} tokens x {s.max_epochs:g} epochs is nothing"
+            )
 
-    The total is the budget itself where it is given in tokens and `tokens` fills it; otherwise the
-    sum rounded down, less the few tokens by which rounding up could overspend.
-    """
-    total = int(np.floor(tokens.sum() + 1e-6 * max(1.0, tokens.sum() * 1e-6)))
-    if problem.axis == "tokens" and tokens.sum() >= problem.budget * (1 - 1e-12):
-        total = int(problem.budget)
-    caps = problem.caps
-    while True:
-        out = np.minimum(np.floor(tokens + 1e-9), caps)
-        fraction = tokens - out
-        short = total - int(out.sum())
-        while short > 0:
-            room = np.flatnonzero((caps > out) & (tokens > 0))
-            if room.size == 0:
-                break
-            first = room[np.argsort(-fraction[room], kind="stable")][:short]
-            out[first] += 1.0
-            short -= first.size
-        while short < 0:  # only after `total` was lowered to stay within the budget
-            out[int(np.argmax(out))] -= 1.0
-            short += 1
-        if problem.spent(out[None, :])[0] <= problem.budget * (1 + 1e-12) or total <= 1:
-            return np.asarray(out, dtype=np.int64)
-        total -= 1
+
+def _check_money(problem: Problem) -> None:
+    for s in problem.supplies:
+        if (s.usd_fixed or s.usd_per_token) and s.currency != problem.currency:
+            raise PlanError(
+                f"allocation: costs in two currencies: source `{s.name}` is priced in "
+                f"{s.currency}, the problem in {problem.currency}",
+                hint=f"convert the prices of `{s.name}` to {problem.currency} at a rate you state",
+            )
+    if problem.axis != "tokens" and problem.per_trained(problem.axis) <= 0:
+        raise PlanError(
+            f"allocation: a budget in {problem.axis}, but training a token costs none",
+            hint=f"give {problem.axis}_per_trained, or the budget in tokens",
+        )

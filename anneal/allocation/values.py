@@ -54,6 +54,7 @@ class Versus:
         gain: the other's score minus ours: positive is ours better.
         tie: the median gain is below the noise floor.
         within_guards: whether the other keeps the guards with the asked confidence.
+        within_limits: whether the other keeps the limits on shares; its caps and spending always.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Versus:
     gain: Interval
     tie: bool
     within_guards: bool
+    within_limits: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,31 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """Where the mix flips: the factor of a limit or price at which another source leads.
+
+    Args:
+        change: what is scaled: `budget`, `acquisition costs` or `epochs cap`.
+        factor: nearest to 1 at which the largest source is another; None where none in `searched`.
+        to: the source that then leads; empty where none does.
+        low, high: interval over the draws, each with its own optimum; None where that end of it
+            does not flip within `searched`.
+        probability: share of draws that flip within `searched`.
+        searched: smallest and largest factor tried.
+        level: of the interval.
+    """
+
+    change: str
+    factor: float | None
+    to: str
+    low: float | None
+    high: float | None
+    probability: float
+    searched: tuple[float, float]
+    level: float = 0.9
+
+
+@dataclass(frozen=True)
 class Allocation:
     """The answer.
 
@@ -106,11 +133,14 @@ class Allocation:
         rows: one a supply, in the problem's order; tokens sum to `tokens` exactly.
         tokens: source tokens in all; `trained` with replay; `usd`, `flops` of the whole run.
         score: expected score with its interval over the draws (the law's, without run noise).
-        expected_regret, regret_95: score minus the best examined purchase's, over the draws.
-        probability_best: P(no examined purchase is better by more than the noise floor).
+        expected_regret, regret_95: score minus the least that any purchase reaches, over the draws.
+        probability_best: P(no purchase is better by more than the noise floor).
         probability_guard: P(every guard is kept); 1 without guards.
         guards: predicted guard scores by name.
         unaffordable: comparisons of which the fixed costs alone exceed the budget.
+        chance_over: P(regret > `regret_limit`); `cvar`: mean of the worst 1 - `level` regrets.
+        divergence: KL(shares || prior), nats; 0 without a prior.
+        flips: where the mix flips.
         extrapolation: tokens over the largest budget any run tried.
         examined: number of purchases compared.
     """
@@ -135,6 +165,13 @@ class Allocation:
     examined: int
     verdict: Verdict
     reason: str
+    objective: str = "mean"
+    level: float = 0.9
+    regret_limit: float = 0.0
+    chance_over: float = 0.0
+    cvar: float = 0.0
+    divergence: float = 0.0
+    flips: tuple[Flip, ...] = ()
 
     @property
     def shares(self) -> dict[str, float]:

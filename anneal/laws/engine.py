@@ -98,6 +98,7 @@ def minimise(
     high: Floats,
     iterations: int = 300,
     tolerance: float = 1e-5,
+    plain: bool = False,
 ) -> Minima:
     """Minimise F from every row of `theta`.
 
@@ -112,6 +113,7 @@ def minimise(
         low, high: (p,) bounds.
         tolerance: gain of F, in nats of log likelihood, below which three accepted steps in a row
             mean that a row has converged.
+        plain: residuals are model minus `log_score` as they are, without logarithms (accuracies).
     """
     count = theta.shape[0]
     log_score = np.broadcast_to(log_score, (count, log_score.shape[1]))
@@ -126,13 +128,11 @@ def minimise(
     active = np.arange(count)
 
     def objective(candidate: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
-        score, slope = model(candidate)
-        score = np.maximum(score, TINY_SCORE)
-        residual = np.log(score) - log_score[rows]
+        residual, slope = _residuals(*model(candidate), log_score[rows], plain=plain)
         loss = information * (huber(residual, delta) * weights[rows]).sum(axis=1)
         away = candidate - centre[rows]
         total = loss + 0.5 * ((away @ precision) * away).sum(axis=1)
-        return np.where(np.isfinite(total), total, np.inf), residual, slope / score[:, :, None]
+        return np.where(np.isfinite(total), total, np.inf), residual, slope
 
     value, residual, slope = objective(best, active)
     for _ in range(iterations):
@@ -274,6 +274,14 @@ def _heat(
         agreeing=near.sum(axis=1),
         finished=value.shape[1],
     )
+
+
+def _residuals(score: Floats, slope: Floats, goal: Floats, *, plain: bool) -> tuple[Floats, Floats]:
+    """(B, n) residuals and their derivatives (B, n, p), of logarithms unless `plain`."""
+    if plain:
+        return score - goal, slope
+    score = np.maximum(score, TINY_SCORE)
+    return np.log(score) - goal, slope / score[:, :, None]
 
 
 def _step(

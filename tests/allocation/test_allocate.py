@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from planted import LABELS, PLENTY, falling, guard_law
 
 from anneal.allocation import Guard, Problem, Supply, allocate, mixture_score
-from anneal.allocation.problem import fill
+from anneal.allocation.purchase import fill
 from anneal.errors import PlanError
 
 

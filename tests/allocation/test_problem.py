@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from planted import LABELS, falling
 
 from anneal.allocation import Problem, Supply
-from anneal.allocation.problem import fill, whole
+from anneal.allocation.purchase import fill, whole
 from anneal.errors import PlanError
 
 

@@ -1,0 +1,15 @@
+"""The table of every surface by name."""
+
+from anneal.laws.links import LINK_SURFACES
+from anneal.laws.repeat_laws import REPEAT_SURFACES
+from anneal.laws.schedule_laws import SCHEDULE_SURFACES
+from anneal.laws.size_laws import SIZE_SURFACES
+from anneal.laws.surfaces import Surface
+
+SURFACES: dict[str, Surface] = {
+    **SIZE_SURFACES,
+    **REPEAT_SURFACES,
+    **SCHEDULE_SURFACES,
+    **LINK_SURFACES,
+}
+"""Every surface by name; a new law is a new row of one of these tables."""
