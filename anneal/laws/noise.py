@@ -10,10 +10,10 @@ same at every budget) until they do. The posterior mode is found by Newton's met
 is concave in (log s, b). Repeats at one budget alone leave b at 0 exactly.
 
 Measured where b is -0.5 in truth (50 worlds of 6 curves, 5 budgets of 3 seeds, `shifted_power`,
-coverage of 90% intervals): with the noise taken as equal, those of the curve hold the truth in 97%
-to 100%, those of a new run in 66% at the smallest budget and 100% at the largest; with this shape
-in the fit 88% to 93%, 86% and 93%, and the interval at 4 times the largest budget is 29% narrower.
-Where b is 0 nothing is lost: 88% to 91%, the same width within 1%.
+coverage of 90% intervals). With the noise taken as equal, intervals of the curve hold the truth in
+97% to 100%, of a new run in 66% at the smallest budget and in 100% at the largest. With this shape
+in the fit: 88% to 93%, and 86% and 93%; the curve's interval at 4 times the largest budget is 28%
+narrower. Where b is 0 nothing is lost: 88% to 91%, and the same width within 1%.
 """
 
 from __future__ import annotations
