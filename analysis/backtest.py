@@ -3,7 +3,7 @@
 #
 #     python -m analysis.backtest [--out FILE.md] [--worlds N]
 #
-# One table: what was asked, our answer, the published or plain one beside it, and whether ours holds.
+# One table: what was asked, our answer, the published or plain one beside it, whether ours holds.
 # Parts that need `../shared/runs` are left out, and named, where it is absent. About eight minutes
 # on two cores: the parts go side by side, each in a process of its own.
 
