@@ -15,9 +15,12 @@ from anneal.laws.compare import (
     hold_out,
     probability_best,
 )
+from anneal.laws.families import family, family_bootstrap, lift
 from anneal.laws.fits import Fit, fit, predict
 from anneal.laws.forms import FORMS, Form
+from anneal.laws.noise import noise_shape
 from anneal.laws.points import Points
+from anneal.laws.prediction import Prediction, forecast
 from anneal.laws.uncertainty import Ensemble, Noise, band, bootstrap, noise_floor, outcomes
 
 __all__ = [
@@ -32,13 +35,19 @@ __all__ = [
     "Law",
     "Noise",
     "Points",
+    "Prediction",
     "band",
     "blend",
     "bootstrap",
     "crossover",
+    "family",
+    "family_bootstrap",
     "fit",
+    "forecast",
     "hold_out",
+    "lift",
     "noise_floor",
+    "noise_shape",
     "outcomes",
     "predict",
     "probability_best",
