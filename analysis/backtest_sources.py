@@ -140,22 +140,9 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
                 low, high = band(new, level=level)
                 inside[level] = float(np.mean((low <= test.score) & (test.score <= high)))
             off = float(np.abs(np.log(np.median(law, axis=0) / truth)).mean())
-        carried = float(np.abs(np.log(guess / truth)).mean())
-        out.append(
-            Asked(
-                problem,
-                single.budget,
-                law,
-                still,
-                shared,
-                single,
-                guess,
-                truth,
-                noise,
-                inside,
-                (off, carried),
-            )
-        )
+        errors = off, float(np.abs(np.log(guess / truth)).mean())
+        said = law, still, shared, single, guess, truth
+        out.append(Asked(problem, single.budget, *said, noise, inside, errors))
     return out
 
 
