@@ -366,7 +366,8 @@ def _drift(
     ):
         scale = sd * np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
         drift = drift + scale * rng.standard_normal((draws, width))
-    return drift, float(common), float(own_sd)
+    # its mean is chance alone, and would move the ranking of sources by a part of the drift's SD
+    return drift - drift.mean(axis=0), float(common), float(own_sd)
 
 
 def _relative_noise(points: Points) -> float:
