@@ -77,6 +77,7 @@ def hold_out(
     rng: np.random.Generator,
     draws: int = 200,
     repeats: bool = False,
+    noise: float | None = None,
 ) -> HoldOut:
     """Predict the largest budget from all others, by every form and three baselines.
 
@@ -84,6 +85,7 @@ def hold_out(
         forms: names of forms that compete.
         repeats: whether the decision repeats tokens: then only forms that price repetition can be
             chosen, if any can be fitted, however well another predicts runs that did not repeat.
+        noise: noise floor of a run, score, where it is known otherwise; else from repeats.
 
     Raises:
         LawError: fewer than two budgets.
@@ -120,8 +122,9 @@ def hold_out(
         _judge("mean law", _mean_law(train, test, rng), test, None, 0),
         _judge("constant", np.full(test.score.size, train.score.mean()), test, None, 0),
     ]
-    chosen, reason = _choose(rows, points, test.score.size, repeats)
-    beaten_by = _beaten(rows, points, test.score.size)
+    margin = _margin(points, test.score.size, noise)
+    chosen, reason = _choose(rows, test.score.size, repeats, margin)
+    beaten_by = _beaten(rows, margin)
     if beaten_by:
         reason += f"; `{beaten_by}` predicts better: the law does not pay here"
     index = np.flatnonzero(largest)
@@ -138,19 +141,20 @@ def hold_out(
     )
 
 
-def _beaten(rows: list[HeldOut], points: Points, runs: int) -> str:
+def _beaten(rows: list[HeldOut], margin: float) -> str:
     """Name of the best baseline where it beats the average by more than noise; else nothing."""
     average = next((r for r in rows if r.approach == AVERAGE), None)
     best = min((r for r in rows if r.approach in BASELINES), key=lambda r: r.mae)
-    if average is None or best.mae + _margin(points, runs) >= average.mae:
+    if average is None or best.mae + margin >= average.mae:
         return ""
     return best.approach
 
 
-def _margin(points: Points, runs: int) -> float:
+def _margin(points: Points, runs: int, noise: float | None) -> float:
     """What noise can do to a mean over `runs` runs, score."""
     try:
-        return noise_floor(points).sd / float(np.sqrt(runs))
+        sd = noise_floor(points).sd if noise is None else noise
+        return sd / float(np.sqrt(runs))
     except LawError:
         return 0.0
 
@@ -197,7 +201,7 @@ def _mean_law(train: Points, test: Points, rng: np.random.Generator) -> Floats:
     return predict(law, np.zeros_like(test.group), test.tokens, test.unique)
 
 
-def _choose(rows: list[HeldOut], points: Points, runs: int, repeats: bool) -> tuple[str, str]:
+def _choose(rows: list[HeldOut], runs: int, repeats: bool, margin: float) -> tuple[str, str]:
     """The fewest parameters among the forms whose error noise cannot tell from the smallest."""
     usable = [r for r in rows if r.coverage is not None and r.approach != AVERAGE]
     if not usable:
@@ -205,7 +209,6 @@ def _choose(rows: list[HeldOut], points: Points, runs: int, repeats: bool) -> tu
     pricing = [r for r in usable if FORMS[r.approach].repeats]
     competing = pricing if repeats and pricing else usable
     best = min(r.mae for r in competing)
-    margin = _margin(points, runs)
     equal = [r for r in competing if r.mae <= best + margin]
     pick = min(equal, key=lambda r: (r.parameters, r.mae))
     baseline = min((r for r in rows if r.approach in BASELINES), key=lambda r: r.mae)

@@ -167,7 +167,12 @@ def _fitted(
     names = usable_forms(forms, measured.points, repeats=repeats)
     with busy(f"fitting {len(names)} forms to {measured.points.score.size} runs"):
         law, judged = settle(
-            measured.points, rng, forms=names, draws=options.draws, repeats=repeats
+            measured.points,
+            rng,
+            forms=names,
+            draws=options.draws,
+            repeats=repeats,
+            noise=noise,
         )
         fitted = find(
             measured,

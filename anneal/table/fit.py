@@ -75,6 +75,7 @@ def settle(
     forms: Sequence[str],
     draws: int,
     repeats: bool,
+    noise: float | None = None,
 ) -> tuple[Law, HoldOut]:
     """The law of a table and how its forms predicted the held-out largest budget: every call to
     the fitting of laws is here.
@@ -82,7 +83,7 @@ def settle(
     Raises:
         LawError: no form can be fitted.
     """
-    judged = hold_out(forms, points, rng=rng, repeats=repeats)
+    judged = hold_out(forms, points, rng=rng, repeats=repeats, noise=noise)
     return blend(forms, points, rng=rng, draws=draws, repeats=repeats), judged
 
 
