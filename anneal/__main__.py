@@ -11,13 +11,50 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anneal.errors import AnnealError, SettingsError
+
+if TYPE_CHECKING:
+    from anneal.table.commands import Options
 
 EPILOG = """\
 words like key=value override the sweep's settings (Hydra's syntax):
   python -m anneal sweep sweeps/pilot.yaml budget.seeds=5 source=[stdlib,packages]
 exit codes: 0 done, 2 an error in what was given, 3 some runs failed, 130 interrupted (resumable)
+"""
+TABLE = """\
+columns of TABLE (in any order and case; counts may have thousands separators):
+  source         what the run was annealed on; empty or `base`: the base as it is; `control`:
+                 a run on the replay mixture alone
+  tokens         tokens of the source trained, repeats included; 0 is the base as it is
+  score          smaller is better and above 0: bits per byte, loss
+ and where there are any:
+  unique_tokens  different tokens the run could draw from; without it every token was new
+  seed           a whole number; rows equal in all but it measure the noise
+  flops, usd     what the run cost, acquisition and training
+  target         the held-out set of the score: a run has one row a target, its score is their mean
+  guard          yes or no: this target must not get worse, and is not in the mean
+"""
+COSTS = """\
+FILE of costs (money is US dollars; `sources` and `budget` are needed):
+  budget: {tokens: 4e9}             # source tokens; or usd, or flops, for everything
+  parameters: 1.3e9                 # of the model; or flops_per_trained
+  usd_per_hour: 2.5                 # of one device,
+  flops_per_second: 4e14            # and what it does
+  replay: 0.25                      # share of trained tokens, on top of the sources'
+  sources:
+    math:
+      available: 1.2e9              # unique tokens that exist
+      max_epochs: 8                 # 4 where nothing is said
+      usd_fixed: 500
+      usd_per_billion_tokens: 40    # or usd_per_token; flops_fixed, flops_per_token
+      licence: research             # a licence group
+  exclude_licences: [research]      # buy nothing of these
+  current: {math: 0.3, web: 0.7}    # today's mix, to compare with
+  guards: {prose: 0.02}             # how much worse than the base a guard may get
+  confidence: 0.9                   # with which guards are kept
+  noise: 0.004                      # SD of a score between seeds, if known from elsewhere
 """
 
 
@@ -67,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--max-failures", type=int, metavar="N", help="stop after N failures")
             made.add_argument("--dry-run", action="store_true", help="the same as plan")
 
+    _table_verbs(verb)
     for name, function, about in (
         ("run", _run, "carry out one run, or serve runs to a launcher"),
         ("prepare", _prepare, "carry out one curation step, or serve steps to a launcher"),
@@ -77,6 +115,56 @@ def _parser() -> argparse.ArgumentParser:
         )
         made.add_argument("--serve", action="store_true", help="read tasks from standard input")
     return parser
+
+
+def _table_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """`fit` and `allocate`: a plain table of anyone's results, no sweep needed."""
+    for name, function, about, epilog in (
+        ("fit", _fit, "fit laws to a plain table of results, no sweep needed", TABLE),
+        ("allocate", _allocate, "split a budget over a table's sources", f"{TABLE}\n{COSTS}"),
+    ):
+        made = verb(name, function, about)
+        made.formatter_class = argparse.RawDescriptionHelpFormatter
+        made.epilog = epilog
+        made.add_argument("table", type=Path, metavar="TABLE", help="CSV or Parquet, one row a run")
+        if name == "allocate":
+            made.add_argument(
+                "--costs", type=Path, required=True, metavar="FILE", help="YAML, see below"
+            )
+        made.add_argument(
+            "--at",
+            action="append",
+            default=[],
+            metavar="TOKENS",
+            help="a budget to look at (800000, 8e5, 800k); may be given again",
+        )
+        made.add_argument(
+            "--column",
+            action="append",
+            default=[],
+            metavar="NAME=HEADER",
+            help="read the column HEADER as NAME; may be given again",
+        )
+        made.add_argument(
+            "--pool",
+            action="append",
+            default=[],
+            metavar="SOURCE=TOKENS",
+            help="unique tokens of a source that exist; may be given again",
+        )
+        made.add_argument("--target", metavar="NAME", help="judge by this target alone")
+        made.add_argument("--noise", type=float, metavar="SD", help="of a score between seeds")
+        made.add_argument(
+            "--higher-is-better",
+            action="store_true",
+            help="scores are accuracies in [0, 1), taken as 1 - score",
+        )
+        made.add_argument("--draws", type=int, default=400, metavar="N", help="of the law: 400")
+        made.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws: 0")
+        made.add_argument("--json", type=Path, metavar="FILE", help="every number, unrounded")
+        made.add_argument(
+            "--out", type=Path, metavar="FOLDER", help="a page with figures, Markdown and JSON"
+        )
 
 
 def _sweep_file(words: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -125,6 +213,48 @@ def _status(words: argparse.Namespace) -> int:
 
     show_status(settings.load(*_sweep_file(words.words)), words.export)
     return 0
+
+
+def _fit(words: argparse.Namespace) -> int:
+    from anneal.table.commands import fit_table
+
+    fit_table(words.table, _options(words), forms=_forms())
+    return 0
+
+
+def _allocate(words: argparse.Namespace) -> int:
+    from anneal.table.commands import allocate_table
+
+    allocate_table(words.table, words.costs, _options(words), forms=_forms())
+    return 0
+
+
+def _options(words: argparse.Namespace) -> Options:
+    from anneal.table.commands import Options
+
+    return Options(
+        at=words.at,
+        columns=words.column,
+        pools=words.pool,
+        target=words.target,
+        noise=words.noise,
+        higher_is_better=words.higher_is_better,
+        draws=words.draws,
+        seed=words.seed,
+        json=words.json,
+        out=words.out,
+    )
+
+
+def _forms() -> list[str]:
+    """The forms that a sweep averages: one list for both."""
+    import yaml
+
+    from anneal import settings
+
+    return list(
+        yaml.safe_load((settings.folder("conf") / "law" / "default.yaml").read_text())["forms"]
+    )
 
 
 def _run(words: argparse.Namespace) -> int:

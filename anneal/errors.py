@@ -47,5 +47,9 @@ class LawError(AnnealError):
     """A table of results from which no law can be fitted."""
 
 
+class TableError(AnnealError):
+    """A table of results, or the file of costs beside it, that cannot be taken as it stands."""
+
+
 class TrainingError(AnnealError):
     """A run that cannot be started as specified: missing base, unfit tokenizer, bad shards."""

@@ -4,6 +4,10 @@
 that cannot carry the form is an outcome with a name (`underdetermined`, `constant`), and a search
 that did not settle says `not converged`; `throw=True` turns these into errors.
 
+A source with too few budgets for a curve of its own makes the whole table underdetermined, unless
+the fit may pool (`Assumed.pool`): then its exponent is what the other sources' say, as far as its
+own runs do not contradict, and the fit names it in `pooled`.
+
 The Huber loss needs to know how much a residual weighs against the weak priors, so the relative
 noise is estimated: from the residuals of a first pass, over the degrees of freedom that the
 *effective* number of parameters leaves, tr[(H + Q)^-1 H], where a parameter that only its prior
@@ -12,29 +16,28 @@ knows counts nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from anneal.errors import LawError
-from anneal.laws.engine import Minima, minimise
+from anneal.laws.engine import Minima
 from anneal.laws.forms import (
     FORMS,
     Form,
     Frame,
-    Prior,
     Where,
     evaluate,
     layout,
     named,
-    prior,
     starting_points,
 )
+from anneal.laws.noise import indistinct
 from anneal.laws.points import Floats, Points
-
-Outcome = Literal["ok", "not converged", "underdetermined", "constant"]
+from anneal.laws.search import USUAL, Assumed, Task, projected, search
+from anneal.laws.support import Outcome, Support, lent, refusal, support
 
 DELTA = 1e-3
 """Huber's delta on log residuals (Hoffmann 2203.15556; METHODS 6.3)."""
@@ -61,6 +64,11 @@ class Fit:
         degrees: n minus the effective number of parameters.
         residuals: (n,) log predicted minus log measured.
         delta: Huber's delta.
+        assumed: what was taken for granted.
+        weights: (n,) weights of the rows; 1 where None.
+        support: what each group's runs reach.
+        pooled: in words, groups whose exponent the family lends.
+        notes: in words, what a reader should know before using the numbers.
     """
 
     form: Form
@@ -78,6 +86,11 @@ class Fit:
     degrees: float = 0.0
     residuals: Floats = field(default_factory=lambda: np.zeros(0))
     delta: float = DELTA
+    assumed: Assumed = USUAL
+    weights: Floats | None = None
+    support: tuple[Support, ...] = ()
+    pooled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -104,6 +117,7 @@ def fit(
     noise: float | None = None,
     delta: float = DELTA,
     throw: bool = False,
+    assumed: Assumed = USUAL,
 ) -> Fit:
     """Fit a form to a table.
 
@@ -116,6 +130,7 @@ def fit(
         noise: relative noise SD of a run, if known; else estimated from the residuals.
         delta: Huber's delta on log residuals.
         throw: raise instead of returning an unusable fit.
+        assumed: the exponents' scatter, whether to pool, how noise depends on the budget.
 
     Raises:
         LawError: an unknown form, no score of the base for a form through it; with `throw`, any
@@ -123,70 +138,37 @@ def fit(
     """
     row = _form(form)
     frame = Frame.of(row, points)
-    refusal = _refusal(row, points)
-    if refusal is not None:
-        outcome, message = refusal
+    reached = support(points)
+    refused = refusal(row, points, reached, pool=assumed.pool)
+    if refused is not None:
+        outcome, message = refused
         if throw:
-            raise LawError(f"law `{row.name}`: {message}")
-        return Fit(row, frame, np.zeros(0), {}, outcome, message, delta=delta)
-    heavy = np.ones(points.score.size) if weights is None else weights
-    assumed = prior(row, frame)
-    theta = starting_points(row, frame, points, starts, rng)
+            raise LawError(f"law `{row.name}`: {outcome}: {message}", hint=_HINTS[outcome])
+        return Fit(
+            *(row, frame, np.zeros(0), {}, outcome, message),
+            delta=delta,
+            assumed=assumed,
+            support=reached,
+        )
+
+    def task_at(sd: float) -> Task:
+        return Task.of(row, frame, points, assumed, noise=sd, weights=weights, delta=delta)
+
     sd = ASSUMED_NOISE if noise is None else max(noise, SMALLEST_NOISE)
-    minima = search(row, frame, points, theta, assumed, noise=sd, weights=heavy, delta=delta)
+    task = task_at(sd)
+    theta = starting_points(row, frame, points, starts, rng)
+    minima = search(task, projected(task, theta, np.log(points.score)[None, :]))
     if noise is None:
         for _ in range(2):  # the second pass corrects a first guess that was far off
             best = minima.theta[int(np.argmin(minima.value))]
-            sd = max(
-                _scatter(row, frame, points, best, weights=heavy, assumed=assumed, noise=sd)[0],
-                SMALLEST_NOISE,
-            )
-            minima = search(
-                row, frame, points, minima.theta, assumed, noise=sd, weights=heavy, delta=delta
-            )
-    found = _report(row, frame, points, minima, assumed, heavy=heavy, noise=sd, delta=delta)
+            sd = max(scatter(task, best, noise=sd).sd, SMALLEST_NOISE)
+            task = task_at(sd)
+            minima = search(task, minima.theta)
+    found = _report(task, minima, noise=sd, assumed=assumed, delta=delta, reached=reached)
+    found = replace(found, weights=weights)
     if throw and found.outcome != "ok":
         raise LawError(f"law `{row.name}`: {found.outcome}: {found.message}")
     return found
-
-
-def search(
-    form: Form,
-    frame: Frame,
-    points: Points,
-    theta: Floats,
-    assumed: Prior,
-    *,
-    noise: float,
-    weights: Floats,
-    delta: float,
-    log_score: Floats | None = None,
-    centre: Floats | None = None,
-    tolerance: float = 1e-5,
-) -> Minima:
-    """Run the engine on one table, from (B, p) starts.
-
-    Args:
-        log_score: (B, n) replaced log scores (bootstrap), the table's own where None.
-        centre: (B, p) replaced prior centres.
-    """
-    # A residual beyond delta pulls with constant force, like a Laplace likelihood; 1.2533 noise is
-    # the scale at which it carries the information of Gaussian noise of this SD (its estimator's
-    # variance is pi/2 that of least squares). Below delta the loss is least squares itself.
-    information = 1.0 / (noise * min(noise, 1.2533 * delta))
-    return minimise(
-        lambda t: evaluate(form, frame, t, at=points),
-        theta,
-        np.log(points.score)[None, :] if log_score is None else log_score,
-        weights=weights,
-        information=information,
-        delta=delta,
-        centre=assumed.centre[None, :] if centre is None else centre,
-        precision=assumed.precision,
-        low=assumed.low,
-        high=assumed.high,
-        tolerance=tolerance,
-    )
 
 
 class Predicts(Protocol):
@@ -235,93 +217,89 @@ def _form(form: str | Form) -> Form:
     return FORMS[form]
 
 
-def _refusal(form: Form, points: Points) -> tuple[Outcome, str] | None:
-    """Why a table cannot carry a form, if it cannot."""
-    where = layout(form, points.labels)
-    own = 1 if form.one_exponent else 2
-    budgets = []
-    for code, label in enumerate(points.labels):
-        here = np.unique(points.tokens[points.group == code]).size
-        budgets.append(here)
-        if here < own:
-            return (
-                "underdetermined",
-                f"`{label}` has {here} distinct budgets, its curve has {own} parameters of its own",
-            )
-    cells = np.unique(points.cells()).size
-    if form.falls and (max(budgets) < own + 1 or cells < where.size - (where.repeats >= 0)):
-        return (
-            "underdetermined",
-            f"{cells} distinct cells and at most {max(budgets)} budgets a group "
-            f"cannot carry {where.size} parameters",
-        )
-    if points.score.max() <= points.score.min() * (1.0 + 1e-9) and form.falls:
-        return "constant", f"all {points.score.size} scores are {points.score[0]:.6g}"
-    return None
+_HINTS: dict[Outcome, str] = {
+    "underdetermined": "run the sources at more budgets, or choose a form with fewer parameters",
+    "constant": "nothing was learnt at any budget: choose larger budgets or another target",
+}
 
 
-def _scatter(
-    form: Form,
-    frame: Frame,
-    points: Points,
-    theta: Floats,
-    *,
-    weights: Floats,
-    assumed: Prior,
-    noise: float,
-) -> tuple[float, float, float, Floats]:
-    """Relative residual SD, degrees of freedom, condition number, residuals (n,)."""
-    score, slope = evaluate(form, frame, theta[None, :], at=points)
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """Residuals of a row of parameters, and what they say.
+
+    Args:
+        sd: relative SD at the noise's reference, over the degrees of freedom.
+        degrees: n minus the effective number of parameters.
+        condition: of the scaled normal matrix.
+        residuals: (n,) log predicted minus log measured.
+        information: (p, p) of the data, J' W J / noise^2, all parameters counted as free.
+    """
+
+    sd: float
+    degrees: float
+    condition: float
+    residuals: Floats
+    information: Floats
+
+
+def scatter(task: Task, theta: Floats, *, noise: float) -> Scatter:
+    """How the table scatters about the law with parameters `theta` (p,)."""
+    points, assumed = task.points, task.prior
+    score, slope = evaluate(task.form, task.frame, theta[None, :], at=points)
     residual = np.log(score[0]) - np.log(points.score)
     jacobian = slope[0] / score[0][:, None]
     free = (theta > assumed.low) & (theta < assumed.high)
-    data = (jacobian.T * weights) @ jacobian / noise**2
+    information = (jacobian.T * task.weights) @ jacobian / noise**2
     keep = np.ix_(free, free)
-    data, known = data[keep], assumed.precision[keep]
+    data, known = information[keep], assumed.precision[keep]
     effective = float(np.trace(np.linalg.solve(data + known, data)))
     size = np.sqrt(np.diag(data + known))
     condition = float(np.linalg.cond((data + known) / np.outer(size, size)))
     degrees = max(points.score.size - effective, 1.0)
-    return float(np.sqrt((weights * residual**2).sum() / degrees)), degrees, condition, residual
+    sd = float(np.sqrt((task.weights * residual**2).sum() / degrees))
+    return Scatter(sd, degrees, condition, residual, information)
 
 
 def _report(
-    form: Form,
-    frame: Frame,
-    points: Points,
+    task: Task,
     minima: Minima,
-    assumed: Prior,
     *,
-    heavy: Floats,
     noise: float,
+    assumed: Assumed,
     delta: float,
+    reached: tuple[Support, ...],
 ) -> Fit:
+    form, frame, known = task.form, task.frame, task.prior
     order = int(np.argmin(minima.value))
     theta, value = minima.theta[order], float(minima.value[order])
-    sd, degrees, condition, residuals = _scatter(
-        form, frame, points, theta, weights=heavy, assumed=assumed, noise=noise
-    )
-    names = layout(form, frame.labels).names
-    edge = 1e-6 * (assumed.high - assumed.low)
-    bound = (theta <= assumed.low + edge) | (theta >= assumed.high - edge)
-    bound &= assumed.high > assumed.low  # what the form itself fixes is no discovery
+    seen = scatter(task, theta, noise=noise)
+    where = layout(form, frame.labels)
+    edge = 1e-6 * (known.high - known.low)
+    bound = (theta <= known.low + edge) | (theta >= known.high - edge)
+    bound &= known.high > known.low  # what the form itself fixes is no discovery
     converged = bool(minima.converged[order])
     agreeing = int((minima.value <= value + 0.01 * (1.0 + abs(value))).sum())
-    message = "" if converged else "the best start had not settled when the iterations ran out"
+    tie = indistinct(task.points)
     return Fit(
         form=form,
         frame=frame,
         theta=theta,
         parameters={n: float(v[0]) for n, v in named(form, frame, theta[None, :]).items()},
         outcome="ok" if converged else "not converged",
-        message=message,
+        message="" if converged else "the best start had not settled when the iterations ran out",
         converged=converged,
         agreeing=agreeing,
         starts=minima.value.size,
-        on_bounds=tuple(n for n, b in zip(names, bound, strict=True) if b),
-        condition=condition,
-        residual_sd=sd,
-        degrees=degrees,
-        residuals=residuals,
+        on_bounds=tuple(n for n, b in zip(where.names, bound, strict=True) if b),
+        condition=seen.condition,
+        residual_sd=seen.sd,
+        degrees=seen.degrees,
+        residuals=seen.residuals,
         delta=delta,
+        assumed=assumed,
+        support=reached,
+        pooled=lent(form, frame, reached, seen.information, known.precision)
+        if assumed.pool
+        else (),
+        notes=(tie,) if tie else (),
     )

@@ -350,6 +350,8 @@ def named(form: Form, frame: Frame, theta: Floats) -> dict[str, Floats]:
     for column, name in enumerate(where.names):
         value = theta[:, column]
         kind = name.split("[")[0]
+        if kind == "floor" and form.floorless:
+            continue
         if kind == "floor":
             out[name] = frame.ceiling / (1.0 + np.exp(-value))
         elif kind in ("level", "slope", "penalty"):

@@ -2,7 +2,7 @@
 
 With five budgets and one seed each, rows cannot simply be resampled: most resamples would lose a
 budget. Instead each draw is a table that could have been measured had the fit been true, and is
-refitted with everything that is unknown redrawn:
+refitted with everything that is unknown redrawn (other ways to redraw: `resampling`):
 
 1. the noise SD, from s * sqrt(nu / chi2_nu): s is the larger of the residual SD over its degrees of
    freedom nu and the seed SD, so a misfit widens the intervals and few degrees give heavy tails;
@@ -23,26 +23,28 @@ at one of them, 0.6% noise, 200 draws; worlds x 6 curves a row; the tests repeat
     100, noise 2%                          91%      92%       93%    95%
     100, fitted as `power`: wrong shape    90%      87%       66%    49%
 
-The last row is the warning: the interval is right about noise, not about the shape of the law.
+The last row is the warning: the interval is right about noise, not about the shape of the law
+(`blend` is about that).
 What this does not know: another shape of the law (the hold-out speaks to that), errors shared by
-all runs of a source or of a seed, and a noise that grows with the budget.
+all runs of a source or of a seed, and, unless the fit was told (`noise.noise_shape`), a noise that
+depends on the budget.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from scipy import stats
 
 from anneal.errors import LawError
-from anneal.laws.fits import SMALLEST_NOISE, Fit, predict, search
-from anneal.laws.forms import Form, Frame, Where, evaluate, named, prior, starting_points
+from anneal.laws.fits import SMALLEST_NOISE, Fit, predict
+from anneal.laws.forms import Form, Frame, Where, evaluate, named, starting_points
+from anneal.laws.noise import pooled
 from anneal.laws.points import Floats, Ints, Points
-
-KERNEL = 0.5
-"""Bandwidth of the smoothing, in residual SDs (assumed; the variance is kept at 1)."""
+from anneal.laws.resampling import Method, resample
+from anneal.laws.search import Task, search_draws
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ def noise_floor(points: Points, *, level: float = 0.9) -> Noise:
     Raises:
         LawError: no cell holds two runs.
     """
-    degrees, variance = _pooled(points, points.score)
+    degrees, variance = pooled(points, points.score)
     if degrees == 0:
         raise LawError(
             "noise floor: no group and budget was run with two seeds",
             hint="repeat one budget with 3 seeds",
         )
-    _, relative = _pooled(points, np.log(points.score))
+    _, relative = pooled(points, np.log(points.score))
     tail = (1.0 - level) / 2.0
     high, low = (float(stats.chi2.ppf(q, degrees)) for q in (tail, 1.0 - tail))
     return Noise(
@@ -99,6 +101,7 @@ class Ensemble:
         noise: (draws,) relative noise SD that belongs to each draw.
         failed: draws left out because their search did not settle.
         bounded: draws kept that have a parameter on a bound.
+        method: how the tables were redrawn.
     """
 
     fit: Fit
@@ -106,6 +109,7 @@ class Ensemble:
     noise: Floats
     failed: int
     bounded: int
+    method: Method = "smoothed wild"
 
     @property
     def form(self) -> Form:
@@ -148,11 +152,24 @@ class Ensemble:
         if draws >= self.draws:
             return self
         keep = np.linspace(0, self.draws - 1, draws).round().astype(np.int64)
-        return Ensemble(self.fit, self.thetas[keep], self.noise[keep], self.failed, self.bounded)
+        return replace(self, thetas=self.thetas[keep], noise=self.noise[keep])
+
+    def noise_at(self, tokens: Floats) -> Floats:
+        """(draws, n) relative noise SD of runs of `tokens` (n,)."""
+        shape = self.fit.assumed.shape
+        relative = np.ones_like(tokens) if shape is None else shape.at(tokens)
+        return np.asarray(self.noise[:, None] * relative[None, :])
 
 
 def bootstrap(
-    fit: Fit, points: Points, *, draws: int = 400, rng: np.random.Generator, starts: int = 2
+    fit: Fit,
+    points: Points,
+    *,
+    draws: int = 400,
+    rng: np.random.Generator,
+    starts: int = 2,
+    method: Method = "smoothed wild",
+    noise: float | None = None,
 ) -> Ensemble:
     """Refit `draws` tables that could as well have been measured; see the module's text.
 
@@ -160,55 +177,50 @@ def bootstrap(
         fit: a usable fit of `points`.
         points: the table it was fitted to.
         draws: refits.
-        starts: starts of each draw: the fit's own optimum, then spread ones.
+        starts: starts of each draw: the fit's own optimum, then spread ones, raced.
+        method: how tables are redrawn, see `resampling`.
+        noise: relative noise SD for `parametric` where the table's own seeds are too few to say.
 
     Raises:
-        LawError: a fit without parameters, or fewer than half of the draws settled.
+        LawError: a fit without parameters, fewer than half of the draws settled, or a method that
+            the table cannot carry.
     """
     if not fit.usable:
         raise LawError(f"law `{fit.form.name}` has no intervals: {fit.outcome}: {fit.message}")
     form, frame = fit.form, fit.frame
-    scale = _noise_scale(fit, points)
-    nu = max(fit.degrees, 2.0)
-    sd = scale * np.sqrt(nu / rng.chisquare(nu, draws))
-    centred, _ = evaluate(form, frame, fit.theta[None, :], at=points)
-    size = max(float(np.sqrt(np.mean(fit.residuals**2))), 1e-300)
-    pool = fit.residuals / size
-    error = pool[rng.integers(0, pool.size, (draws, pool.size))]
-    error = error * rng.choice([-1.0, 1.0], error.shape)
-    error = (error + KERNEL * rng.standard_normal(error.shape)) / np.sqrt(1.0 + KERNEL**2)
-    log_score = np.log(centred) + sd[:, None] * error
-    assumed = prior(form, frame)
-    spread = np.linalg.cholesky(np.linalg.inv(assumed.precision))
-    centre = assumed.centre + rng.standard_normal((draws, fit.theta.size)) @ spread.T
-    others = starting_points(form, frame, points, max((starts - 1) * draws, 1), rng)
-    theta = np.concatenate([np.tile(fit.theta, (draws, 1)), others[: (starts - 1) * draws]])
-    minima = search(
+    again = resample(fit, points, method, draws=draws, rng=rng, noise=noise)
+    task = Task.of(
         form,
         frame,
         points,
-        theta,
-        assumed,
-        noise=max(scale, SMALLEST_NOISE),
-        weights=np.ones(points.score.size),
+        fit.assumed,
+        noise=max(again.scale, SMALLEST_NOISE),
+        weights=fit.weights,
         delta=fit.delta,
-        log_score=np.tile(log_score, (starts, 1)),
-        centre=np.tile(centre, (starts, 1)),
-        tolerance=1e-4,
     )
-    best = minima.value.reshape(starts, draws).argmin(axis=0)
-    pick = best * draws + np.arange(draws)
-    good = minima.converged[pick]
+    assumed = task.prior
+    spread = np.linalg.cholesky(np.linalg.inv(assumed.precision))
+    centre = assumed.centre + rng.standard_normal((draws, fit.theta.size)) @ spread.T
+    others = starting_points(form, frame, points, max((starts - 1) * draws, 1), rng)
+    theta = np.concatenate(
+        [
+            np.broadcast_to(fit.theta, (draws, 1, fit.theta.size)),
+            others[: (starts - 1) * draws].reshape(draws, starts - 1, fit.theta.size),
+        ],
+        axis=1,
+    )
+    best = search_draws(task, theta, again.log_score, centre=centre, counts=again.counts)
+    good = best.converged
     if good.sum() * 2 < draws:
         raise LawError(
             f"law `{form.name}`: {draws - int(good.sum())} of {draws} refits did not settle",
             hint="choose a form with fewer parameters",
         )
-    kept = minima.theta[pick][good]
+    kept = best.theta[good]
     edge = 1e-6 * (assumed.high - assumed.low)
-    bounded = (kept <= assumed.low + edge) | (kept >= assumed.high - edge)
-    bounded = bounded[:, assumed.high > assumed.low].any(axis=1)
-    return Ensemble(fit, kept, sd[good], int(draws - good.sum()), int(bounded.sum()))
+    edged = (kept <= assumed.low + edge) | (kept >= assumed.high - edge)
+    bounded = int(edged[:, assumed.high > assumed.low].any(axis=1).sum())
+    return Ensemble(fit, kept, again.sd[good], int(draws - good.sum()), bounded, method)
 
 
 def band(samples: Floats, *, level: float = 0.9) -> Floats:
@@ -231,20 +243,7 @@ def outcomes(
 ) -> Floats:
     """(draws, n) scores a new run could get: the law's uncertainty and the run's own noise."""
     curve = predict(ensemble, group, tokens, unique)
-    return np.asarray(curve * np.exp(ensemble.noise[:, None] * rng.standard_normal(curve.shape)))
-
-
-def _pooled(points: Points, values: Floats) -> tuple[int, float]:
-    """Degrees of freedom and variance within cells."""
-    cells = points.cells()
-    count = np.bincount(cells)
-    mean = np.bincount(cells, values) / count
-    spread = float(((values - mean[cells]) ** 2).sum())
-    degrees = int((count - 1).sum())
-    return degrees, spread / degrees if degrees else 0.0
-
-
-def _noise_scale(fit: Fit, points: Points) -> float:
-    """Relative noise SD: the larger of residuals and seeds."""
-    _, seeds = _pooled(points, np.log(points.score))
-    return max(fit.residual_sd, float(np.sqrt(seeds)))
+    sd = ensemble.noise[:, None]
+    if isinstance(ensemble, Ensemble):
+        sd = ensemble.noise_at(np.broadcast_to(tokens, curve.shape[1:]))
+    return np.asarray(curve * np.exp(sd * rng.standard_normal(curve.shape)))

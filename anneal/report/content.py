@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Final, Literal
 
 from anneal.report import format as show
-from anneal.report import sections, tables
+from anneal.report import law_sections, sections, tables
 from anneal.report.blocks import Box, Fact, Facts, Page
 from anneal.report.decision import Decision, Verdict
 
@@ -67,9 +67,9 @@ def page(decision: Decision, charts: Collection[str]) -> Page:
             sections.evidence(decision),
             sections.noise(decision),
             sections.effects(decision),
-            sections.curves(decision, charts),
-            sections.point_estimates(decision),
-            sections.check(decision, charts),
+            law_sections.curves(decision, charts),
+            law_sections.point_estimates(decision),
+            law_sections.check(decision, charts),
             sections.allocation(decision, charts),
             sections.sensitivity(decision),
             sections.extrapolation(decision),

@@ -166,13 +166,30 @@ class SourceFit(Value):
     probability_best: float
 
 
+class FormRow(Value):
+    """One form of the average that the law is."""
+
+    form: str
+    formula: str
+    weight: float
+    """Its share of the draws; all sum to 1."""
+    error: float | None
+    """RMS error of the budgets it predicted from smaller ones, as a share of the score; None where
+    there were too few budgets."""
+    predicted: int
+    """How many budgets that were."""
+
+
 class FitRow(Value):
-    """The law (REPORT 2.7)."""
+    """The law (REPORT 2.7): an average of forms; parameters are those of the heaviest."""
 
     form: str
     formula: str
     reason: str
-    """Why this form: hold-out errors of the candidates."""
+    """Hold-out errors of the candidates."""
+    forms: tuple[FormRow, ...] = ()
+    drift: str = ""
+    """How much wider the intervals get beyond the largest budget, and why, in words."""
     shared: dict[str, Interval]
     sources: tuple[SourceFit, ...]
     converged: bool

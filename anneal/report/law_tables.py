@@ -117,6 +117,28 @@ def parameters(decision: Decision) -> Table:
     )
 
 
+def forms(decision: Decision) -> Table:
+    """The forms that the law averages."""
+    return Table(
+        caption="The forms that are averaged",
+        columns=(
+            Column("form", "code"),
+            Column("formula"),
+            *numbers("weight", "error of its predictions", "budgets predicted"),
+        ),
+        rows=tuple(
+            (
+                f.form,
+                f.formula,
+                show.percent(f.weight),
+                show.NONE if f.error is None else f"{f.error:.2%}",
+                show.count(f.predicted),
+            )
+            for f in decision.fit.forms
+        ),
+    )
+
+
 def runs(decision: Decision) -> Table:
     """Every run behind the curves: the figure as a table."""
     return Table(

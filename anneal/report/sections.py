@@ -119,115 +119,10 @@ def effects(decision: Decision) -> Section:
     )
 
 
-def curves(decision: Decision, charts: Collection[str]) -> Section:
-    """The law: curves, parameters, marginal gains, crossovers."""
-    fit = decision.fit
-    starts = f"{fit.agreeing_starts} of {fit.starts} starts agree"
-    blocks: list[Block] = [
-        *_figure(
-            "curves",
-            "Draw against",
-            (
-                ("tokens", "curves-tokens"),
-                ("training FLOPs", "curves-training-flops"),
-                ("total FLOPs", "curves-total-flops"),
-                ("USD", "curves-usd"),
-            ),
-            "Score against budget: one mark a run (circle: matched repetition, triangle: natural), "
-            "lines the law, bands its interval, rings the largest budget, which is held out and "
-            "predicted first. Choose a name in the legend to see that source alone.",
-            charts,
-        ),
-        Facts(
-            facts=(
-                Fact("law", fit.form, fit.formula),
-                Fact("why this form", fit.reason),
-                *(
-                    Fact(f"shared {name}", show.interval_significant(value))
-                    for name, value in fit.shared.items()
-                ),
-                Fact("residual SD", f"{show.decimal(fit.residual_sd, 4)} bpb"),
-                Fact("fit", "converged" if fit.converged else "did not converge", starts),
-                Fact("repetition", decision.repetition),
-            )
-        ),
-    ]
-    if fit.message:
-        blocks.append(Note(text=fit.message, warning=not fit.converged))
-    blocks += [law_tables.parameters(decision), law_tables.runs(decision)]
-    blocks += _figure(
-        "marginal",
-        "Gain per",
-        (("million tokens", "marginal-tokens"), ("USD", "marginal-usd")),
-        "Marginal gain: what the next tokens, or the next USD, of a source are worth when it "
-        "already has this many.",
-        charts,
-    )
-    blocks.append(
-        law_tables.crossovers(decision)
-        if decision.crossovers
-        else Note(text="No pair of sources was searched for a crossover.")
-    )
-    return Section(
-        name="curves",
-        title="Curves",
-        lead="Follow a source from left to right: lower is better, steeper gains more from the "
-        "next tokens, and where two lines cross the better buy changes.",
-        blocks=tuple(blocks),
-    )
-
-
-def point_estimates(decision: Decision) -> Section:
-    """What each single budget would have bought."""
-    stable = decision.rank_stability
-    return Section(
-        name="point-estimates",
-        title="What a point estimate would have said",
-        lead="Each row ranks the sources at one budget alone and buys its winner; the last row is "
-        "the law at the real budget.",
-        blocks=(
-            law_tables.ranks(decision),
-            Facts(
-                facts=(
-                    Fact(
-                        "rank stability",
-                        show.NONE if stable is None else show.decimal(stable, 2),
-                        "mean rank correlation between neighbouring budgets; 1 is the same order",
-                    ),
-                )
-            ),
-        ),
-    )
-
-
-def check(decision: Decision, charts: Collection[str]) -> Section:
-    """Whether the law deserves belief."""
-    blocks: list[Block] = [
-        *_figure(
-            "predicted",
-            "",
-            (("observed against predicted", "predicted"),),
-            "Observed against predicted score, one mark a run: hollow diamonds are the held-out "
-            "largest budget with the interval predicted for it, and the dashed line is equality.",
-            charts,
-        ),
-        law_tables.hold_out(decision),
-    ]
-    if decision.mixture_checks:
-        blocks.append(law_tables.mixture_checks(decision))
-    return Section(
-        name="check",
-        title="Model check",
-        lead="The largest budget was hidden, predicted from the smaller ones, then looked at: a "
-        "law worth believing has errors near the noise floor and beats the plain baselines.",
-        blocks=tuple(blocks),
-    )
-
-
 def allocation(decision: Decision, charts: Collection[str]) -> Section:
     """What to buy, in full."""
     figures = (
-        *_figure(
+        *figure(
             "allocation",
             "",
             (("share", "allocation"),),
@@ -235,7 +130,7 @@ def allocation(decision: Decision, charts: Collection[str]) -> Section:
             "tall mark the largest share the source's repetition cap allows, where it has one.",
             charts,
         ),
-        *_figure(
+        *figure(
             "epochs",
             "",
             (("epochs", "epochs"),),
@@ -386,7 +281,7 @@ def reproduce(decision: Decision) -> Section:
     )
 
 
-def _figure(
+def figure(
     name: str,
     switch: str,
     choices: tuple[tuple[str, str], ...],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anneal.laws import FORMS, band, predict, probability_best
+from anneal.laws import FORMS, Blend, Law, band, predict, probability_best
+from anneal.laws.blend import COMMON_SD, OWN_SD
 from anneal.plan.flops import training_flops
 from anneal.report.decision import (
     AllocationRow,
@@ -16,6 +17,7 @@ from anneal.report.decision import (
     BindingLimit,
     Decision,
     FitRow,
+    FormRow,
     HoldOutRow,
     Interval,
     RankRow,
@@ -241,6 +243,8 @@ def _fit(evidence: Evidence, found: Analysis) -> FitRow:
         form=law.form.name,
         formula=FORMS[law.form.name].formula,
         reason=found.judged.reason if found.judged else "the only budget leaves no choice",
+        forms=_forms(law),
+        drift=_drift(law),
         shared=shared,
         sources=fits,
         converged=law.fit.converged,
@@ -251,8 +255,35 @@ def _fit(evidence: Evidence, found: Analysis) -> FitRow:
         draws=law.draws,
         failed_draws=law.failed,
         bounded_draws=law.bounded,
-        method="smoothed wild bootstrap by run, noise SD and priors redrawn in each draw",
+        method="smoothed wild bootstrap by run, noise SD and priors redrawn in each draw; forms by "
+        "their weights; drift beyond the largest budget",
         message=law.fit.message,
+    )
+
+
+def _forms(law: Law) -> tuple[FormRow, ...]:
+    if not isinstance(law, Blend):
+        return ()
+    return tuple(
+        FormRow(
+            form=member.form.name,
+            formula=member.form.formula,
+            weight=weight,
+            error=rolled.mse**0.5 if rolled.cells else None,
+            predicted=rolled.cells,
+        )
+        for member, weight, rolled in zip(law.members, law.weights, law.rolls, strict=True)
+    )
+
+
+def _drift(law: Law) -> str:
+    if not isinstance(law, Blend):
+        return ""
+    return (
+        f"beyond {law.frame.high:,.0f} tokens the score may leave the curves by "
+        f"{law.common_sd:.2%} (SD) a doubling for all sources together and {law.own_sd:.2%} for "
+        f"each by itself: what {law.rolled.cells} predictions of larger budgets from smaller ones "
+        f"were off by beyond expectation, drawn towards {COMMON_SD:.1%} and {OWN_SD:.1%} (assumed)"
     )
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anneal.allocation import mixture_score
 from anneal.curation.values import Annotate, CuratedSource
@@ -31,7 +32,7 @@ def points(evidence: Evidence, found: Analysis) -> Iterator[CurvePoint]:
         "records"
     )
     held = {i: (e, a, b) for i, e, a, b in found.judged.predictions} if found.judged else {}
-    expected = predict(found.law.fit, found.points.group, found.points.tokens, found.points.unique)
+    expected = _fitted(found)
     for index, row in enumerate(rows):
         arm = arms[row["source"]]
         at = np.array([row["source_tokens"]], float)
@@ -129,6 +130,11 @@ def warnings(evidence: Evidence, found: Analysis) -> Iterator[str]:
     for row in effects.noise_rows(found.table, evidence, list(found.points.labels)):
         if not row.kept:
             yield f"target `{row.target}`: {row.reason} (SNR {row.snr:.2f})"
+    if found.judged and found.judged.beaten_by:
+        yield (
+            f"`{found.judged.beaten_by}` predicts the largest budget better than any law here: "
+            "rank by it, or add budgets, rather than believe the curves"
+        )
     yield from _misfits(found)
     yield from _leaks(evidence)
     outside = [
@@ -144,13 +150,20 @@ def warnings(evidence: Evidence, found: Analysis) -> Iterator[str]:
         )
 
 
+def _fitted(found: Analysis) -> NDArray[np.float64]:
+    """(n,) what the law says of the runs that it was fitted to."""
+    points = found.points
+    scores = predict(found.law, points.group, points.tokens, points.unique)
+    return np.asarray(np.median(scores, axis=0))
+
+
 MISFIT = 3.0
 """RMS residual of one source, in noise floors, from which the law is said not to follow it."""
 
 
 def _misfits(found: Analysis) -> Iterator[str]:
     """Sources whose results the law does not follow: one that turns up again, for one."""
-    errors = found.law.fit.residuals * found.points.score
+    errors = _fitted(found) - found.points.score
     for code, label in enumerate(found.points.labels):
         own = errors[found.points.group == code]
         size = float(np.sqrt(np.mean(own**2))) if own.size else 0.0
