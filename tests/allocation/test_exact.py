@@ -37,9 +37,9 @@ def laws():
     found = fit("power_repeated", points, rng=rng)
     yield found
     member = falling(exponent, scale, spread=0.2, draws=5, r_star=7.0)
-    none = Rolled(*(np.zeros(0),) * 4)
+    none = Rolled(*(np.zeros(0),) * 5)
     drift = 0.01 * rng.standard_normal((10, 4))
-    yield Blend((member, member), (0.5, 0.5), drift, none, 0.01, 0.005)
+    yield Blend((member, member), (0.5, 0.5), drift, (none, none), none, 0.01, 0.005)
 
 
 @pytest.mark.parametrize(

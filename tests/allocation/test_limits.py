@@ -8,7 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import LABELS, PLENTY, falling, guard_law
 
-from anneal.allocation import Guard, Problem, Supply, Together, allocate, mixture_score, mixture_slope
+from anneal.allocation import (
+    Guard,
+    Problem,
+    Supply,
+    Together,
+    allocate,
+    mixture_score,
+    mixture_slope,
+)
 from anneal.allocation.purchase import allowed, divergence, fill, whole
 from anneal.errors import PlanError
 
