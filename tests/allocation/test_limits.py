@@ -8,7 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import LABELS, PLENTY, falling, guard_law
 
-from anneal.allocation import Guard, Problem, Supply, Together, allocate, mixture_score
+from anneal.allocation import (
+    Guard,
+    Problem,
+    Supply,
+    Together,
+    allocate,
+    mixture_score,
+    mixture_slope,
+)
 from anneal.allocation.purchase import allowed, divergence, fill, whole
 from anneal.errors import PlanError
 
@@ -183,7 +191,10 @@ def test_every_limit_is_kept_together_or_the_collision_is_named(problem):
         price = mixture_score(law, plain, pools).mean(axis=0)
         price = price + problem.prior_weight * divergence(problem, plain)
         ours = answer.score.value + problem.prior_weight * answer.divergence
-        assert ours <= price.min() + 1e-6
+        # whole tokens within limits on shares may lie a few tokens from the best fractions of them
+        _, slope = mixture_slope(law, tokens[0], pools)
+        few = (1 + len(share)) * np.abs(slope.mean(axis=0)).max() if problem.shares_limited else 0.0
+        assert ours <= price.min() + 1e-6 + few
 
 
 def test_whole_tokens_keep_a_share_of_a_third_of_a_few():
