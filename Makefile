@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 CONSTRAINTS := constraints.txt
+# unit tests side by side, one thread each; the others want the machine for themselves
+UNIT := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not integration and not statistical" -n logical
 
 # the environment's own compilers and caches come first (ninja, torch extensions, inductor)
 export PATH := $(abspath $(VENV)/bin):$(PATH)
@@ -16,10 +18,11 @@ sweep: $(VENV)/core
 	$(VENV)/bin/python -m anneal sweep
 
 test: $(VENV)/test
-	$(VENV)/bin/python -m pytest
+	$(UNIT)
+	$(VENV)/bin/python -m pytest -m "integration or statistical"
 
 unit: $(VENV)/test
-	$(VENV)/bin/python -m pytest -m "not integration"
+	$(UNIT)
 
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .

@@ -62,6 +62,7 @@ def test_only_training_and_curation_import_torch_and_the_like():
                 assert found.split(".")[0] not in HEAVY[:4], f"{name} imports {found}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("verb", ["--help", "plan", "status"])
 def test_first_words_never_load_heavy_libraries(verb, tmp_path):
     """torch and the like stay out of the planner's process, by whatever way they might come in."""

@@ -56,6 +56,7 @@ def test_a_mixture_of_one_source_is_its_own_curve_drift_included():
     )
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("forms", [FORMS, ("power",)])
 def test_intervals_hold_beyond_the_data_even_for_a_wrong_shape(forms):
     """12 worlds x 6 curves that are shifted power laws, also fitted as plain ones: there a single

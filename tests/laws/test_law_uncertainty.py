@@ -34,6 +34,7 @@ def test_without_repeats_there_is_no_noise_floor():
         noise_floor(points)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(
     ("form", "repeats"), [("shifted_power", False), ("shifted_power_repeated", True)]
 )
@@ -67,6 +68,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(form, repeats):
     assert (np.abs(mean - 0.9) <= 3 * np.maximum(error, 0.01)).all(), (mean, error)
 
 
+@pytest.mark.statistical
 def test_intervals_of_new_runs_cover_new_runs():
     generator = rng(21)
     hits = []

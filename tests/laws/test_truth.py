@@ -102,6 +102,7 @@ def test_no_mixture_beats_the_oracle():
     assert w.mixture(tokens).min() >= value - 1e-6
 
 
+@pytest.mark.statistical
 def test_laws_and_allocations_on_worlds_with_known_truth():
     """Three worlds; the thresholds are what a wrong law, interval or search would miss."""
     seen = []
