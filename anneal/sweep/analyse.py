@@ -8,7 +8,7 @@ the least expected regret over the law's draws, and the verdict follows a stated
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from anneal.sweep.evidence import Evidence
 if TYPE_CHECKING:
     import pandas as pd
 
+LEAVABLE = 5
+"""Budgets from which one can be left out to see what the others say."""
 Ranks = dict[int, list[tuple[str, float]]]
 
 
@@ -102,7 +104,9 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
         judged=judged,
         noise=noise,
         ranks=ranks,
-        allocation=alloc.allocate(problem, rng=rng),
+        allocation=alloc.allocate(
+            problem, rng=rng, without=_without_scales(evidence, points, repeats, rng)
+        ),
         guard_limits=limits,
         base_score=float(table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
     )
@@ -123,6 +127,22 @@ def judge_forms(
     if len(np.unique(points.tokens)) < 2:
         return None, repeats
     return hold_out(forms, points, rng=rng, repeats=repeats), repeats
+
+
+def _without_scales(
+    evidence: Evidence, points: Points, repeats: bool, rng: np.random.Generator
+) -> dict[str, Law]:
+    """The law without its smallest and without its largest budget: does one scale decide?"""
+    ladder = evidence.design.budget.ladder
+    if len(ladder) < LEAVABLE:
+        return {}
+    out: dict[str, Law] = {}
+    for budget in (ladder[0], ladder[-1]):
+        rest = points.rows(np.abs(points.tokens / budget - 1.0) > 0.25)
+        forms = evidence.ask.law.forms
+        name = f"runs at {budget:,} tokens"
+        out[name] = blend(forms, rest, rng=rng, draws=100, repeats=repeats)
+    return out
 
 
 def floor_of(points: Points, law: Law) -> float:
@@ -196,7 +216,29 @@ def _problem(
         control=control,
         hold_out_error=error,
         picks=tuple(picks.items()),
+        **_limits(evidence, [s.name for s in fitted]),
     )
+
+
+def _limits(evidence: Evidence, names: list[str]) -> dict[str, Any]:
+    """The sweep's further limits and its objective, as the allocation's problem takes them."""
+    ask = evidence.ask.allocation
+    licence = {s.name: s.licence for s in evidence.ask.source}
+    groups = {name: tuple(n for n in names if licence[n] == name) for name in ask.licences}
+    return {
+        "objective": ask.objective,
+        "level": ask.level,
+        "regret_limit": ask.regret_limit,
+        "ceilings": tuple(ask.ceilings.items()),
+        "min_replay": ask.min_replay,
+        "together": tuple(
+            alloc.Together(f"licence {name}", members, most=ask.licences[name])
+            for name, members in groups.items()
+            if members
+        ),
+        "prior": tuple((n, w) for n, w in ask.prior.items() if n in names),
+        "prior_weight": ask.prior_weight,
+    }
 
 
 def alone(source: str) -> str:
@@ -206,6 +248,7 @@ def alone(source: str) -> str:
 
 def _supply(evidence: Evidence, supply: Supply) -> alloc.Supply:
     prices = evidence.design.prices
+    least, most = evidence.ask.allocation.shares.get(supply.name, (0.0, 1.0))
     fixed = prices.acquisition_usd(supply.cost, 0.0)
     return alloc.Supply(
         name=supply.name,
@@ -215,4 +258,6 @@ def _supply(evidence: Evidence, supply: Supply) -> alloc.Supply:
         usd_per_token=prices.acquisition_usd(supply.cost, 1.0) - fixed,
         flops_fixed=supply.cost.flops_fixed,
         flops_per_token=supply.cost.flops_per_token,
+        min_share=least,
+        max_share=most,
     )

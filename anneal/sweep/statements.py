@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anneal.allocation import mixture_score
+from anneal.allocation.values import Flip
 from anneal.curation.values import Annotate, CuratedSource
 from anneal.laws import band, predict
 from anneal.plan.runs import CONTROL, UNIFORM
@@ -193,6 +194,17 @@ def _leaks(evidence: Evidence) -> Iterator[str]:
                     )
 
 
+def _flip(flip: Flip) -> str:
+    low, high = flip.searched
+    if flip.factor is None:
+        return f"{flip.change} x {low:g} to {high:g}: no other source leads"
+    edges = ", ".join("beyond" if e is None else f"{e:.2g}" for e in (flip.low, flip.high))
+    return (
+        f"{flip.change} x {flip.factor:.2g} [{edges}]: then {flip.to} leads "
+        f"({flip.probability:.0%} of draws flip)"
+    )
+
+
 def said(evidence: Evidence, found: Analysis) -> dict[str, str]:
     """Statements of uncertainty that have no table of their own (REPORT 4)."""
     budget = evidence.design.budget
@@ -207,6 +219,10 @@ def said(evidence: Evidence, found: Analysis) -> dict[str, str]:
         f"the score {found.noise:.4f} bpb",
         "interval coverage": "90% intervals were measured on simulated truth by the project's "
         "tests (tests/laws): see `anneal.laws.uncertainty`",
+        "large regrets": f"P(regret over {found.allocation.regret_limit:.4f}) is "
+        f"{found.allocation.chance_over:.0%}; mean of the worst {1 - found.allocation.level:.0%} "
+        f"is {found.allocation.cvar:.4f}; minimised: {found.allocation.objective}",
+        "where the mix flips": "; ".join(map(_flip, found.allocation.flips)) or "not searched",
         "purchases compared": f"{found.allocation.examined} allocations under "
         f"{found.law.draws} draws of the law",
     }

@@ -27,7 +27,7 @@ class LawSettings(Value):
     """Which laws are tried, and how their uncertainty is made."""
 
     forms: tuple[str, ...] = Field(min_length=1)
-    """Names from `laws.FORMS`; the one that predicts the held-out largest budget best is used."""
+    """Names from `laws.FORMS`; averaged by how they predict held-out budgets."""
     draws: int = Field(400, ge=20)
     """Bootstrap draws."""
     guard_form: str = "log_linear"
@@ -38,6 +38,25 @@ class LawSettings(Value):
 class AllocationSettings(Value):
     """How the real budget is to be split."""
 
+    objective: Literal["mean", "cvar", "chance"] = "mean"
+    """What is minimised: expected regret; the mean regret of the worst draws (see `level`); or the
+    chance of a regret above `regret_limit`."""
+    level: float = Field(0.9, gt=0, lt=1)
+    """cvar: the draws beyond this quantile of regret count."""
+    regret_limit: float | None = Field(None, gt=0)
+    """Score; None is three noise floors."""
+    ceilings: dict[Literal["tokens", "usd", "flops"], float] = {}
+    """Largest spending on further axes, beside the real budget."""
+    min_replay: float = Field(0.0, ge=0, lt=1)
+    """Least share of trained tokens that is replay."""
+    shares: dict[str, tuple[float, float]] = {}
+    """Least and largest share of source tokens, by source."""
+    licences: dict[str, float] = {}
+    """Largest share of source tokens from sources of a licence, by the licence's name."""
+    prior: dict[str, float] = {}
+    """A mix to stay near, as shares of source tokens of every source."""
+    prior_weight: float = Field(0.0, ge=0)
+    """Score per nat of KL(shares || prior) that staying near is worth."""
     guard_probability: float = Field(0.9, gt=0, lt=1)
     """Every guard must stay within its limit with at least this probability."""
     current: dict[str, float] = {}
@@ -81,7 +100,12 @@ class Sweep(Value):
             raise ValueError(f"named twice: {', '.join(sorted(double))}")
         if all(t.guard for t in self.target):
             raise ValueError("every target is a guard: there is nothing to aim at")
-        unknown = set(self.allocation.current) - {s.name for s in self.source}
-        if unknown:
-            raise ValueError(f"allocation.current names no source: {', '.join(sorted(unknown))}")
+        own, asked = {s.name for s in self.source}, self.allocation
+        for key, given in (("current", asked.current), ("shares", asked.shares)):
+            if unknown := set(given) - own:
+                raise ValueError(f"allocation.{key} names no source: {', '.join(sorted(unknown))}")
+        if asked.prior and set(asked.prior) != own:
+            raise ValueError(f"allocation.prior must name every source: {', '.join(sorted(own))}")
+        if unknown := set(asked.licences) - {s.licence for s in self.source}:
+            raise ValueError(f"allocation.licences: no source has {', '.join(sorted(unknown))}")
         return self

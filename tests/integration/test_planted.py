@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from anneal import settings
+from anneal.errors import SettingsError
 from anneal.launch.local import Local, LocalLauncher
 from anneal.report.decision import Decision
 from anneal.store import Store, read_value
@@ -180,3 +181,38 @@ def test_the_command_exits_with_2_and_one_message(tmp_path):
     assert done.returncode == 2
     assert "books" in done.stderr and "hint:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_limits_and_objective_of_the_sweep_file_are_kept(tmp_path):
+    ask = ask_in(
+        tmp_path,
+        "allocation.objective=cvar",
+        "allocation.shares.junk=[0.1,1.0]",
+        "allocation.shares.books=[0.0,0.05]",
+        "allocation.min_replay=0.4",
+    )
+    code, decision = answer(ask, TRUTH)
+    assert code == 0
+    rows = {row.source: row for row in decision.allocation}
+    total = sum(row.tokens for row in decision.allocation)
+    assert rows["junk"].tokens >= 0.1 * total - 1
+    assert rows["books"].tokens <= 0.05 * total + 1
+    # replay of the phase and the control, which is more replay, over everything trained
+    share = ask.phase.replay_share
+    trained = total / (1 - share)
+    assert (trained * share + rows["replay only"].tokens) / trained >= 0.4 - 1e-6
+    assert "minimised: cvar" in decision.statements["large regrets"]
+    assert any("runs at" in change.change for change in decision.sensitivity)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("allocation.shares.nothing=[0.1,1.0]", "names no source: nothing"),
+        ("allocation.prior={books: 1.0}", "must name every source"),
+        ("allocation.licences={secret: 0.1}", "no source has secret"),
+    ],
+)
+def test_limits_that_name_nothing_are_refused(tmp_path, override, message):
+    with pytest.raises(SettingsError, match=message):
+        ask_in(tmp_path, override)
