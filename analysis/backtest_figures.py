@@ -47,7 +47,7 @@ def probe() -> alt.LayerChart:
             pd.DataFrame({"source": name, "tokens": grid, "bpb": middle, "low": low, "high": high})
         )
     runs = table[table["design"] != "none"].rename(columns={"d_tokens": "tokens"})
-    x = alt.X("tokens:Q", scale=alt.Scale(type="log"), title="source tokens")
+    x = alt.X("tokens:Q", scale=alt.Scale(type="log", nice=False), title="source tokens")
     y = alt.Y("bpb:Q", scale=alt.Scale(zero=False), title="score, bits per byte")
     lines = alt.Chart(pd.concat(parts)).encode(x=x, color=alt.Color("source:N", title=None))
     marks = alt.Chart(runs).encode(
