@@ -114,7 +114,7 @@ def main() -> None:
     overhead = timing["runs"] - work
     print(
         f"launching: {timing['runs']:.0f} s for {work:.0f} s of training and scoring on {CORES} "
-        f"slots: {overhead / seconds:.1%} of the sweep is neither"
+        f"slots: {overhead / sum(timing.values()):.1%} of the sweep is neither"
     )
 
 
