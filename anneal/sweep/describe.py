@@ -11,10 +11,9 @@ import numpy as np
 from anneal.laws import FORMS, Blend, Law, band, predict, probability_best
 from anneal.laws.blend import COMMON_SD, OWN_SD
 from anneal.plan.flops import training_flops
+from anneal.report import bought
 from anneal.report.decision import (
-    AllocationRow,
     Beats,
-    BindingLimit,
     Decision,
     FitRow,
     FormRow,
@@ -32,7 +31,7 @@ from anneal.sweep.evidence import Evidence
 from anneal.sweep.statements import mixture_checks, points, repetition, reproduce, said, warnings
 
 if TYPE_CHECKING:
-    from anneal.allocation import Interval as AllocationInterval
+    pass
 
 
 def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
@@ -48,13 +47,13 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=answer.verdict,
         reason=answer.reason,
-        score=_interval(answer.score),
+        score=bought.interval(answer.score),
         base_score=found.base_score,
         expected_regret=answer.expected_regret,
         regret_95=answer.regret_95,
         probability_best=answer.probability_best,
         probability_guard=answer.probability_guard,
-        guards={name: _interval(value) for name, value in answer.guards.items()},
+        guards={name: bought.interval(value) for name, value in answer.guards.items()},
         guard_limits=found.guard_limits,
         beats=_beats(found),
         law_pick=answer.law_pick,
@@ -80,11 +79,8 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
         crossovers=tuple(curves.crossovers(design, found.law, noise=found.noise, level=level)),
         hold_out=_hold_out(found),
         mixture_checks=tuple(mixture_checks(evidence, found)),
-        allocation=_allocation(found),
-        binding=tuple(
-            BindingLimit(limit=b.limit, shadow_price=b.words, value=b.value, unit=b.unit)
-            for b in answer.binding
-        ),
+        allocation=bought.rows(answer),
+        binding=bought.binding(answer),
         sensitivity=tuple(
             Sensitivity(change=c.change, shares=c.shares, score=c.score, flips=c.flips)
             for c in answer.sensitivity
@@ -99,17 +95,13 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
     )
 
 
-def _interval(value: AllocationInterval) -> Interval:
-    return Interval(value=value.value, low=value.low, high=value.high, level=value.level)
-
-
 def _beats(found: Analysis) -> tuple[Beats, ...]:
     return tuple(
         Beats(
             name=other.name,
             shares=other.shares,
             probability=other.probability,
-            gain=_interval(other.gain),
+            gain=bought.interval(other.gain),
             tie=other.tie,
         )
         for other in found.allocation.versus
@@ -198,7 +190,7 @@ def _ranks(found: Analysis, level: float) -> tuple[RankRow, ...]:
                 scores=tuple(score for _, score in ranking),
                 pick=pick,
                 agrees=pick == found.allocation.law_pick,
-                regret=_interval(gain) if gain is not None else nothing,
+                regret=bought.interval(gain) if gain is not None else nothing,
             )
         )
     return tuple(rows)
@@ -301,26 +293,4 @@ def _hold_out(found: Analysis) -> tuple[HoldOutRow, ...]:
         )
         for row in found.judged.rows
         if np.isfinite(row.mae)
-    )
-
-
-def _allocation(found: Analysis) -> tuple[AllocationRow, ...]:
-    total = found.allocation.tokens
-    return tuple(
-        AllocationRow(
-            source=row.name,
-            share=row.share,
-            share_low=row.share_low,
-            share_high=row.share_high,
-            share_cap=row.cap / total if row.cap < total else None,
-            tokens=row.tokens,
-            unique_tokens=row.unique,
-            epochs=row.epochs,
-            epochs_cap=row.max_epochs,
-            usd=row.usd,
-            flops=row.flops,
-            acquisition_flops=row.acquisition_flops,
-            available=row.available,
-        )
-        for row in found.allocation.rows
     )

@@ -14,12 +14,8 @@ import numpy as np
 from anneal import allocation as alloc
 from anneal.errors import TableError
 from anneal.laws import HoldOut, Law
-from anneal.report.decision import (
-    AllocationRow,
-    BindingLimit,
-    Interval,
-    Sensitivity,
-)
+from anneal.report import bought
+from anneal.report.decision import Sensitivity
 from anneal.table.cells import near
 from anneal.table.costs import Costs
 from anneal.table.fit import guard_law
@@ -143,30 +139,27 @@ def told(
         replay=problem.replay,
         verdict=verdict,
         reason=reason,
-        score=_interval(answer.score),
+        score=bought.interval(answer.score),
         expected_regret=answer.expected_regret,
         regret_95=answer.regret_95,
         probability_best=answer.probability_best,
         probability_guard=answer.probability_guard,
-        guards={n: _interval(v) for n, v in answer.guards.items()},
+        guards={n: bought.interval(v) for n, v in answer.guards.items()},
         guard_limits={g.name: g.limit for g in problem.guards},
-        rows=tuple(_row(row, answer.tokens) for row in answer.rows),
+        rows=bought.rows(answer),
         beats=tuple(
             Against(
                 name=v.name,
                 shares=v.shares,
                 probability=v.probability,
-                gain=_interval(v.gain),
+                gain=bought.interval(v.gain),
                 tie=v.tie,
                 within_guards=v.within_guards,
             )
             for v in answer.versus
         ),
         unaffordable=answer.unaffordable,
-        binding=tuple(
-            BindingLimit(limit=b.limit, shadow_price=b.words, value=b.value, unit=b.unit)
-            for b in answer.binding
-        ),
+        binding=bought.binding(answer),
         sensitivity=tuple(
             Sensitivity(
                 change=s.change if s.possible else f"{s.change}: buys nothing",
@@ -275,28 +268,6 @@ def _feasible(costs: Costs, name: str) -> None:
             f"{needed[cheapest] - amount:,.6g} {axis} short",
             hint=f"raise the budget, or lower `sources.{cheapest}.{axis}_fixed`",
         )
-
-
-def _interval(value: alloc.Interval) -> Interval:
-    return Interval(value=value.value, low=value.low, high=value.high, level=value.level)
-
-
-def _row(row: alloc.Row, total: int) -> AllocationRow:
-    return AllocationRow(
-        source=row.name,
-        share=row.share,
-        share_low=row.share_low,
-        share_high=row.share_high,
-        share_cap=row.cap / total if row.cap < total else None,
-        tokens=row.tokens,
-        unique_tokens=row.unique,
-        epochs=row.epochs,
-        epochs_cap=row.max_epochs,
-        usd=row.usd,
-        flops=row.flops,
-        acquisition_flops=row.acquisition_flops,
-        available=row.available,
-    )
 
 
 def _licences(answer: alloc.Allocation, costs: Costs) -> tuple[Licence, ...]:

@@ -1,0 +1,46 @@
+"""What an allocation says, in the report's records: one mapping for a sweep and for a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anneal.report.decision import AllocationRow, BindingLimit, Interval
+
+if TYPE_CHECKING:
+    from anneal.allocation.values import Allocation
+    from anneal.allocation.values import Interval as AllocationInterval
+
+
+def interval(value: AllocationInterval) -> Interval:
+    """A number with its interval."""
+    return Interval(value=value.value, low=value.low, high=value.high, level=value.level)
+
+
+def rows(answer: Allocation) -> tuple[AllocationRow, ...]:
+    """Each source's part."""
+    return tuple(
+        AllocationRow(
+            source=row.name,
+            share=row.share,
+            share_low=row.share_low,
+            share_high=row.share_high,
+            share_cap=row.cap / answer.tokens if row.cap < answer.tokens else None,
+            tokens=row.tokens,
+            unique_tokens=row.unique,
+            epochs=row.epochs,
+            epochs_cap=row.max_epochs,
+            usd=row.usd,
+            flops=row.flops,
+            acquisition_flops=row.acquisition_flops,
+            available=row.available,
+        )
+        for row in answer.rows
+    )
+
+
+def binding(answer: Allocation) -> tuple[BindingLimit, ...]:
+    """The limits that hold it back."""
+    return tuple(
+        BindingLimit(limit=b.limit, shadow_price=b.words, value=b.value, unit=b.unit)
+        for b in answer.binding
+    )
