@@ -172,16 +172,19 @@ class TorchEngine(Engine):
         """Adds the bf16 gradients of one micro-batch to the fp32 ones; the first replaces them."""
         if not self.mixed:
             return
-        pairs = [
-            (m.grad, c.grad)
-            for m, c in zip(self.masters, self.copies, strict=True)
-            if m.grad is not None and c.grad is not None
-        ]
-        sums, parts = [total for total, _ in pairs], [part for _, part in pairs]
+        sums, parts = [], []
+        for master, copy in zip(self.masters, self.copies, strict=True):
+            if master.grad is None:
+                continue
+            if copy.grad is not None:
+                sums.append(master.grad)
+                parts.append(copy.grad)
+            elif first:  # not used in this batch (an expert, say): nothing is left of the last one
+                master.grad.zero_()
         if first:
             torch._foreach_copy_(sums, parts)
         else:
-            for total, part in pairs:
+            for total, part in zip(sums, parts, strict=True):
                 total.add_(part)
         for copy in self.copies:
             copy.grad = None

@@ -63,6 +63,17 @@ def test_rehearsing_leaves_no_trace(precision):
         assert torch.equal(weight, rehearsed.weights()[name])
 
 
+def test_a_parameter_without_gradient_keeps_none_of_the_last_step():
+    mixed = engine("bfloat16")
+    mixed.step(rows(0), 1e-3)
+    assert all(m.grad.any() for m in mixed.masters)
+    for copy in mixed.copies[1:]:
+        copy.grad = torch.ones_like(copy)
+    mixed._gather(first=True)
+    assert not mixed.masters[0].grad.any()
+    assert all((m.grad == 1).all() for m in mixed.masters[1:])
+
+
 def test_a_step_equals_transformers_and_torch_by_hand():
     mine = engine(weight_decay=0.1)
     model = llama(SHAPE, vocabulary=128, seed=0)
