@@ -56,6 +56,7 @@ from anneal.laws.decisions import (
     accuracy_by_budget,
     budgets,
     count_pairs,
+    expected_ranks,
     over_draws,
     regret,
     spearman,
@@ -86,7 +87,7 @@ class Asked:
         law: (draws, k) predicted curves of the sources at the largest budget; None where no form
             could be fitted.
         single: ranking at this budget.
-        still: (k,) mean prediction with the drift of the average left out: drift is symmetric, so
+        still: (k,) expected ranks with the drift of the average left out: drift is symmetric, so
             it should not move a ranking, and with few draws it does.
         shared: (k,) the same by `SHARED_FORM` alone, the form with the fewest parameters.
         guess: (k,) scores at this budget.
@@ -132,7 +133,7 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
             where = np.full(k, float(np.exp(np.log(test.tokens).mean())))
             law = predict(found, np.arange(k), where)
             calm = replace(found, drift=np.zeros_like(found.drift))
-            still = predict(calm, np.arange(k), where).mean(axis=0)
+            still = expected_ranks(predict(calm, np.arange(k), where))
             simple = fit(SHARED_FORM, seen, rng=rng)
             shared = predict(simple, np.arange(k), where) if simple.usable else None
             new = outcomes(found, test.group, test.tokens, test.tokens, rng=rng)
@@ -208,16 +209,16 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
     if any(a.law is None for a in some):
         return row(name, question, "no law: too few budgets", reference, None)
     laws = [a.law for a in some if a.law is not None]
-    means = [law.mean(axis=0) for law in laws]
+    order = [expected_ranks(law) for law in laws]
     counted = [
-        count_pairs(mean, a.truth, noise=a.noise) for mean, a in zip(means, some, strict=True)
+        count_pairs(ranks, a.truth, noise=a.noise) for ranks, a in zip(order, some, strict=True)
     ]
     ours = sum(p.right for p in counted)
     sure = [_sure(law, a) for law, a in zip(laws, some, strict=True)]
     text = (
         f"{ours:g} of {decided} pairs ({ours / max(decided, 1):.0%}; {tied} ties left out), "
         f"sure of {sum(n for n, _ in sure)} and right in {sum(r for _, r in sure)} of them, "
-        f"{_costs(some, means)}"
+        f"{_costs(some, order)}"
     )
     for words, guesses in (
         ("the average without drift", [a.still for a in some]),
