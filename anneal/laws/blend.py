@@ -21,7 +21,7 @@ What is assumed depends on whether the noise is known. On 46 problems of publish
 repeated seeds (`analysis.backtest_sources`), where misses may be noise or shape and nothing tells
 which, 0.8% and 0.5% a doubling make 50 / 80 / 95% intervals of new runs right on average; there the
 SD of a form's residuals said nothing of its drift. Repeated seeds say what noise is, and what is
-left for drift is less.
+left for drift is less. Measured coverage, simulated and published: `analysis/BACKTEST.md`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from anneal.errors import LawError
 from anneal.laws.fits import Fit, fit
 from anneal.laws.forms import FORMS, Form, Frame, Where
 from anneal.laws.points import Floats, Points
-from anneal.laws.rolling import Rolled, averaged, by_cell, rolling, weigh
-from anneal.laws.uncertainty import Ensemble, bootstrap, noise_floor
+from anneal.laws.rolling import Rolled, averaged, by_cell, noise_between_seeds, rolling, weigh
+from anneal.laws.uncertainty import Ensemble, bootstrap
 
-SEEDED = (0.0015, 0.001)
+SEEDED = (0.001, 0.0007)
 """Common and own SD of the drift, log score per doubling, where repeated seeds tell the noise
 (assumed)."""
 UNSEEDED = (0.008, 0.005)
 """The same where nothing tells noise from shape (measured on published runs, see above)."""
-PRIOR_CELLS = 4.0
+PRIOR_CELLS = 8.0
 """Rolled budgets that the assumed SDs count for."""
-LEAST = 0.1
-"""Share of the assumed variance that rolls closer than expected leave at least."""
+SURE = 1.0
+"""Standard errors by which rolled errors must exceed expectation to count as drift: their squares
+scatter, and what is above expectation by chance would widen every interval."""
 NEGLIGIBLE = 0.02
 """Weight below which a form is left out: it would get a draw or none."""
 
@@ -195,7 +196,7 @@ def blend(
         for n, w in zip(kept, shares, strict=True)
     )
     rolled = averaged([rolls[n] for n in kept], shares)
-    noise = _relative_noise(points)
+    noise = noise_between_seeds(points)
     assumed = UNSEEDED if noise is None else SEEDED
     scales = _drift_scales(rolled, points, noise or 0.0, assumed)
     drift = _drift((sum(m.draws for m in members), len(points.labels)), scales, rng)
@@ -208,36 +209,33 @@ def _drift_scales(
     rolled: Rolled, points: Points, noise: float, assumed: tuple[float, float]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Posterior scale and degrees of freedom of the common drift and of the own ones."""
-    common_sum, common_count, own_sum, own_count = 0.0, 0.0, 0.0, 0.0
+    # by part: sum of squares beyond expectation, variance of what was expected, how many
+    common, own = np.zeros(3), np.zeros(3)
     if rolled.error.size:
         groups = points.group[rolled.row.astype(np.int64)]
         expected = rolled.expected + np.eye(groups.size) * noise**2
         for rows in by_cell(rolled, np.arange(groups.size, dtype=np.float64)):
             at = rows.astype(np.int64)
-            span = float(rolled.doublings[at].mean())
+            square = float(rolled.doublings[at].mean()) ** 2
             names = np.unique(groups[at])
             mean = (groups[at] == names[:, None]) / (groups[at] == names[:, None]).sum(
                 axis=1, keepdims=True
             )
-            own, known = mean @ rolled.error[at], mean @ expected[np.ix_(at, at)] @ mean.T
+            apart, known = mean @ rolled.error[at], mean @ expected[np.ix_(at, at)] @ mean.T
             # of m correlated errors: variance of their mean, and mean of their sample variance
-            shared = float(known.mean())
-            common_sum += (float(own.mean()) ** 2 - shared) / span**2
-            common_count += 1.0
-            if own.size > 1:
-                spread = float(np.trace(known)) - own.size * shared
-                own_sum += (float(((own - own.mean()) ** 2).sum()) - spread) / span**2
-                own_count += own.size - 1
+            shared, more = float(known.mean()), apart.size - 1
+            common += (apart.mean() ** 2 - shared) / square, 2 * (shared / square) ** 2, 1
+            if more:
+                spread = float(np.trace(known)) - apart.size * shared
+                squares = float(((apart - apart.mean()) ** 2).sum())
+                own += (squares - spread) / square, 2 * (spread / square) ** 2 / more, more
 
-    def posterior(sd: float, total: float, count: float) -> tuple[float, float]:
-        prior = PRIOR_CELLS * sd**2
-        degrees = PRIOR_CELLS + count
-        return float(np.sqrt(max(prior + total, LEAST * prior) / degrees)), degrees
+    def posterior(sd: float, part: Floats) -> tuple[float, float]:
+        beyond = max(float(part[0]) - SURE * float(np.sqrt(part[1])), 0.0)
+        degrees = PRIOR_CELLS + float(part[2])
+        return float(np.sqrt((PRIOR_CELLS * sd**2 + beyond) / degrees)), degrees
 
-    return (
-        posterior(assumed[0], common_sum, common_count),
-        posterior(assumed[1], own_sum, own_count),
-    )
+    return posterior(assumed[0], common), posterior(assumed[1], own)
 
 
 def _drift(
@@ -253,11 +251,3 @@ def _drift(
         drift = drift + scale * rng.standard_normal((draws, width))
     # its mean is chance alone, and would move the ranking of sources by a part of the drift's SD
     return np.asarray(drift - drift.mean(axis=0))
-
-
-def _relative_noise(points: Points) -> float | None:
-    """Relative SD between seeds; None where no run was repeated."""
-    try:
-        return noise_floor(points).relative
-    except LawError:
-        return None

@@ -4,19 +4,20 @@ Each form is fitted to the smallest budgets alone, from three of them up to all 
 asked for every larger budget. With budgets b_1 < ... < b_n that gives errors at one doubling, at
 two, and so on, of predictions that were real predictions. A form then counts by
 
-    w ~ mse^(-c/2) s^(-2n)
+    w ~ mse^(-c/2) s^(-4n)
 
 mse the mean squared error of its c rolled budgets, s its residual SD (over the degrees of freedom,
 so a parameter that only bends the curve to the noise costs), n the budgets fitted. Either factor is
 a likelihood with the error variance profiled out. All runs of one budget and origin err together,
 so a rolled budget counts once. The residuals know what a few rolled budgets cannot: whether the
 form agrees with matched and natural pools, seeds and sources at once. How much a fitted budget
-should count was measured: mean error of the curve at 16 and 64 times the largest run, 144 worlds of
-`analysis.worlds` (48 of them those of the back-test):
+should count was measured: mean error of the curve, in percent, at 16 and 64 times the largest run,
+144 worlds of `analysis.worlds` (48 of them those of the back-test), by the rolled budgets that one
+fitted budget counts for:
 
-    residuals count as         0          n          2n         4n       rolled budgets
-    effective data, 16x/64x  4.8 / 9.2  3.0 / 4.5  2.4 / 3.3  2.3 / 3.1  %
-    qqt, 16x/64x             1.3 / 2.1  1.2 / 1.9  1.2 / 1.8  1.2 / 1.8  %
+                       0          1          2          4          8
+    effective data   4.8, 9.2   3.0, 4.5   2.4, 3.3   2.3, 3.2   2.3, 3.1
+    qqt              1.3, 2.1   1.2, 1.9   1.2, 1.8   1.2, 1.8   1.2, 1.8
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from anneal.laws.points import Floats, Points
 
 FEWEST_BUDGETS = 3
 """A form is asked to predict only from this many budgets on."""
-RESIDUALS = 2.0
+RESIDUALS = 4.0
 """Rolled budgets that the residuals at one fitted budget count for (measured, see above)."""
 NOISE_DEGREES = 2.0
 """Degrees of freedom that the noise known otherwise counts for beside a form's residuals."""
@@ -79,6 +80,7 @@ def rolling(form: str, points: Points, *, rng: np.random.Generator) -> Rolled:
     budgets = ladder(points)
     parts: list[tuple[Floats, Floats, Floats, Floats]] = []
     blocks: list[Floats] = []
+    known = noise_between_seeds(points) or SMALLEST_NOISE
     message = f"{budgets.size} budgets: too few to leave one out"
     for origin in budgets[FEWEST_BUDGETS - 1 : -1]:
         seen = points.tokens <= origin * (1 + 1e-9)
@@ -91,7 +93,9 @@ def rolling(form: str, points: Points, *, rng: np.random.Generator) -> Rolled:
         error = np.log(expected) - np.log(points.score[row])
         doublings = np.log2(points.tokens[row] / origin)
         parts.append((np.full(row.size, origin), row.astype(np.float64), doublings, error))
-        blocks.append(_spread(law, points.rows(seen), points.rows(~seen)))
+        # few runs scatter little by chance: the noise of all of them is the least there is
+        noise = max(law.residual_sd, known)
+        blocks.append(_spread(law, points.rows(seen), points.rows(~seen), noise))
     if not parts:
         none = np.zeros(0)
         return Rolled(none, none, none, none, np.zeros((0, 0)), message)
@@ -99,7 +103,7 @@ def rolling(form: str, points: Points, *, rng: np.random.Generator) -> Rolled:
     return Rolled(origins, rows, doublings, error, np.asarray(block_diag(*blocks)))
 
 
-def _spread(law: Fit, seen: Points, later: Points) -> Floats:
+def _spread(law: Fit, seen: Points, later: Points, noise: float) -> Floats:
     """(k, k) covariance of predicted log scores that the parameters' uncertainty makes, to first
     order: J (H + Q)^-1 J', with the priors' precision Q and bounded parameters held."""
     assumed = prior(law.form, law.frame)
@@ -109,14 +113,11 @@ def _spread(law: Fit, seen: Points, later: Points) -> Floats:
         score, slope = evaluate(law.form, law.frame, law.thetas, at=rows)
         slopes.append((slope[0] / score[0][:, None])[:, free])
     here, there = slopes
-    noise = max(law.residual_sd, SMALLEST_NOISE)
     known = here.T @ here / noise**2 + assumed.precision[np.ix_(free, free)]
     return np.asarray(there @ np.linalg.solve(known, there.T))
 
 
-def weigh(
-    rolls: Mapping[str, Rolled], fits: Mapping[str, Fit], points: Points
-) -> dict[str, float]:
+def weigh(rolls: Mapping[str, Rolled], fits: Mapping[str, Fit], points: Points) -> dict[str, float]:
     """Weights of forms, summing to 1; see the module's text.
 
     A form that could not predict what others could gets none. Few degrees of freedom make a small
@@ -127,8 +128,7 @@ def weigh(
         fits: usable fits of `points`, by the same names.
     """
     predicted = max(r.cells for r in rolls.values())
-    seeds, variance = pooled(points, np.log(points.score))
-    noise = max(float(np.sqrt(variance)) if seeds else ASSUMED_NOISE, SMALLEST_NOISE)
+    noise = noise_between_seeds(points) or ASSUMED_NOISE
     fitted = RESIDUALS * ladder(points).size
     log = {}
     for name, roll in rolls.items():
@@ -142,6 +142,12 @@ def weigh(
     top = max(log.values())
     raw = {name: float(np.exp(value - top)) for name, value in log.items()}
     return {name: value / sum(raw.values()) for name, value in raw.items()}
+
+
+def noise_between_seeds(points: Points) -> float | None:
+    """Relative SD of runs that differ in the seed alone; None where no run was repeated."""
+    degrees, variance = pooled(points, np.log(points.score))
+    return max(float(np.sqrt(variance)), SMALLEST_NOISE) if degrees else None
 
 
 def ladder(points: Points) -> Floats:

@@ -15,8 +15,8 @@ from anneal.allocation.purchase import fill
 from anneal.allocation.search import candidates, optimise
 from anneal.allocation.view import View, survey, tail_weights
 from anneal.laws import Blend, fit
-from anneal.laws.rolling import Rolled
 from anneal.laws.points import Points
+from anneal.laws.rolling import Rolled
 
 POOLS = np.array([6e4, 1e9, 4e5, 2e5])
 
