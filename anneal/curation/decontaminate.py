@@ -11,20 +11,23 @@ duplicates in the sense of Jaccard similarity J have both shares above J, so the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from anneal.curation.chain import Context, Tally
 from anneal.curation.shingles import Hashes, shingles
-from anneal.curation.values import Decontaminate
-from anneal.sources.documents import Document
+from anneal.curation.steps import Decontaminate
+from anneal.sources.documents import Document, read_documents
 
 
 def decontaminate(
-    stream: Iterable[Document], step: Decontaminate, index: TargetIndex, dropped: Counter[str]
+    stream: Iterable[Document], step: Decontaminate, context: Context, tally: Tally
 ) -> Iterator[Document]:
     """Streams the documents that do not overlap the targets; counts the others by reason."""
+    dropped = tally.dropped
+    folders = context.targets.values()
+    index = TargetIndex((d.text for folder in folders for d in read_documents(folder)), step.ngram)
     for document in stream:
         of_document, of_target = index.overlap(document.text)
         if of_document > step.max_overlap:

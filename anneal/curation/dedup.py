@@ -14,15 +14,15 @@ Signatures come from `rensa`; the index is a table per band. Memory grows with t
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
+from anneal.curation.chain import Context, Tally
 from anneal.curation.shingles import Hashes, ngrams, words
-from anneal.curation.values import Deduplicate
+from anneal.curation.steps import Deduplicate
 from anneal.sources.documents import Document
 
 RECALL = 0.99
@@ -30,9 +30,10 @@ RECALL = 0.99
 
 
 def deduplicate(
-    stream: Iterable[Document], step: Deduplicate, dropped: Counter[str]
+    stream: Iterable[Document], step: Deduplicate, context: Context, tally: Tally
 ) -> Iterator[Document]:
     """Streams the documents that are no copy of an earlier one; counts the others by reason."""
+    dropped = tally.dropped
     exact: set[bytes] = set()
     near = NearIndex(step.jaccard, step.permutations)
     documents = iter(stream)

@@ -23,7 +23,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from anneal.curation.values import WriteExercises
+from anneal.curation.chain import Context, Tally
+from anneal.curation.steps import WriteExercises
 from anneal.sources.documents import Document
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -51,7 +52,7 @@ class Facts:
 
 
 def write_exercises(
-    stream: Iterable[Document], step: WriteExercises, dropped: Counter[str]
+    stream: Iterable[Document], step: WriteExercises, context: Context, tally: Tally
 ) -> Iterator[Document]:
     """Streams one document per exercise; the group is the one of the document it comes from."""
     for document in stream:
@@ -60,7 +61,7 @@ def write_exercises(
             for number, facts in enumerate(functions(document.text, step))
         )
         if not found:
-            dropped["no documented function"] += 1
+            tally.dropped["no documented function"] += 1
         for key, number, facts in found[: step.per_document]:
             form = FORMS[key % len(FORMS)]
             text = form(facts, key // len(FORMS)).strip() + "\n"

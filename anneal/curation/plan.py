@@ -20,16 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
 from anneal.curation.values import (
-    Annotate,
     CuratedSource,
     CuratedTarget,
     CurationRecord,
-    Decontaminate,
     DocumentsWork,
     ExistingTokenizer,
     PrepareStep,
-    Step,
     TokenizerSettings,
     TokenizerWork,
     TokensWork,
@@ -159,7 +157,7 @@ class _Planner:
         self.store = store
         self.base = base
         self.steps: dict[tuple[str, str], PrepareStep] = {}
-        self.targets: list[str] = []
+        self.targets: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
         self.read: dict[tuple[str, str], tuple[str, Split | None]] = {}
 
@@ -171,8 +169,8 @@ class _Planner:
                 f" `{target.read.source}`",
                 hint="a target reads its own documents: repeat the source's reader, with a split",
             )
-        step = self._documents(target, target.steps, {}, ())
-        self.targets.append(step.id)
+        step = self._documents(target, target.steps, {}, {})
+        self.targets[target.name] = step.id
 
     def source(self, name: str, waiting: tuple[str, ...]) -> PrepareStep:
         """The documents step of a source; `waiting` are those that asked for it."""
@@ -189,10 +187,10 @@ class _Planner:
             )
         if _key(source) not in self.steps:
             needed = [source.read.source] if isinstance(source.read, PreparedReader) else []
-            needed += [step.positives for step in source.all_steps if isinstance(step, Annotate)]
+            needed += [other for step in source.all_steps for other in named_sources(step)]
             upstream = {n: self.source(n, (*waiting, name)).id for n in needed}
             compared = any(isinstance(step, Decontaminate) for step in source.all_steps)
-            against = tuple(sorted(self.targets)) if compared else ()
+            against = self.targets if compared else {}
             self._documents(source, source.all_steps, upstream, against)
         return self.steps[_key(source)]
 
@@ -214,7 +212,7 @@ class _Planner:
         item: CuratedSource | CuratedTarget,
         steps: tuple[Step, ...],
         upstream: dict[str, str],
-        against: tuple[str, ...],
+        against: dict[str, str],
     ) -> PrepareStep:
         read, base = item.read, str(self.base)
         if isinstance(read, PreparedReader):
@@ -225,17 +223,12 @@ class _Planner:
             fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
             content = address([fields, printed])
         self.read[_key(item)] = (content, item.split)
-        recipe = [
-            {**step.model_dump(), "positives": upstream[step.positives]}
-            if isinstance(step, Annotate)
-            else step.model_dump()
-            for step in steps
-        ]
+        recipe = [_recipe(step, upstream) for step in steps]
         split = item.split.model_dump() if item.split else None
         step = PrepareStep(
-            id=address(["documents", RECIPE, content, split, recipe, against]),
+            id=address(["documents", RECIPE, content, split, recipe, sorted(against.values())]),
             label=f"documents of {item.name}",
-            needs=tuple(dict.fromkeys([*upstream.values(), *against])),
+            needs=tuple(dict.fromkeys([*upstream.values(), *against.values()])),
             work=DocumentsWork(
                 name=item.name,
                 read=read,
@@ -260,6 +253,24 @@ class _Planner:
                     f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
                 ) from error
         return self.fingerprints[key]
+
+
+def named_sources(step: Step) -> tuple[str, ...]:
+    """Sources whose prepared documents a step reads beside its stream."""
+    if isinstance(step, Annotate):
+        return tuple(name for name in (step.positives, step.negatives) if name is not None)
+    return step.after if isinstance(step, Deduplicate) else ()
+
+
+def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
+    """A step as it is hashed: the content of what it names stands for the names."""
+    fields = step.model_dump()
+    if isinstance(step, Annotate):
+        for key in ("positives", "negatives"):
+            fields[key] = fields[key] and upstream[fields[key]]
+    if isinstance(step, Deduplicate):
+        fields["after"] = [upstream[name] for name in step.after]
+    return fields
 
 
 def _tokenizer_step(

@@ -17,17 +17,16 @@ from __future__ import annotations
 import hashlib
 import heapq
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from anneal.curation.chain import Context, Tally
 from anneal.curation.shingles import ngrams, words
-from anneal.curation.values import Annotate, StepRecord
+from anneal.curation.steps import Annotate
 from anneal.errors import SourceError
 from anneal.sources.documents import (
     DOCUMENTS_FILE,
@@ -44,31 +43,16 @@ PASSES = 20
 
 
 def annotate(
-    stream: Iterable[Document],
-    step: Annotate,
-    positives: Callable[[], Iterable[Document]],
-    *,
-    spool: Path,
-    dropped: Counter[str],
-) -> tuple[Iterator[Document], StepRecord]:
+    stream: Iterable[Document], step: Annotate, context: Context, tally: Tally
+) -> Iterator[Document]:
     """Trains the annotator, scores all of `stream` and gives back the best of it, in order.
 
     Candidates are spooled to disk in between, so memory holds a sample and one score a document.
 
-    Args:
-        stream: candidates.
-        step: settings.
-        positives: opens the stream of good documents.
-        spool: an empty folder for the candidates, on the store's disk.
-        dropped: counts what is not kept.
-
-    Returns:
-        The kept documents, to be consumed once, and the costs and notes of the step (its counts
-        of documents are filled in by whoever runs the chain).
-
     Raises:
         SourceError: when there are too few documents to learn from.
     """
+    assert step.positives is not None and step.keep is not None
     negatives = _Sample(step.examples, f"negative/{step.seed}")
     sizes: list[int] = []
 
@@ -78,9 +62,9 @@ def annotate(
             sizes.append(len(document.text.encode()))
             yield document
 
-    write_documents(spool / DOCUMENTS_FILE, watched())
+    write_documents(context.scratch / DOCUMENTS_FILE, watched())
     good = _Sample(step.examples, f"positive/{step.seed}")
-    for document in positives():
+    for document in read_documents(context.upstream[step.positives]):
         good.see(document)
     if min(len(good.texts), len(negatives.texts)) < 20:
         raise SourceError(
@@ -90,39 +74,28 @@ def annotate(
         )
     started = time.process_time()
     weights, bias, auc, trained = _train(good.texts, negatives.texts, step)
-    fixed = time.process_time() - started
+    tally.seconds_fixed = time.process_time() - started
+    tally.flops_fixed = 4.0 * PASSES * trained
 
-    started = time.process_time()
     scores = np.empty(len(sizes))
-    flops = 0.0
-    candidates = read_documents(spool)
+    candidates = read_documents(context.scratch)
     for start in range(0, len(sizes), 256):
         batch = features([d.text for d in islice(candidates, 256)], step)
         scores[start : start + batch.shape[0]] = batch @ weights + bias
-        flops += 2.0 * batch.nnz
+        tally.flops += 2.0 * batch.nnz
     kept = best(scores, np.array(sizes), step.keep)
-    seconds = time.process_time() - started
-    dropped["low quality score"] += int((~kept).sum())
-    record = StepRecord(
-        step="annotate",
-        documents=len(sizes),
-        kept=int(kept.sum()),
-        bytes=sum(sizes),
-        kept_bytes=int(np.array(sizes)[kept].sum()),
-        seconds=seconds,
-        flops=flops,
-        seconds_fixed=fixed,
-        flops_fixed=4.0 * PASSES * trained,
-        notes={
-            "annotator": "logistic regression on hashed word n-grams",
-            "positives": step.positives,
-            "annotator_roc_auc": round(auc, 4),
-            "annotator_examples": len(good.texts) + len(negatives.texts),
-            "keep_asked": step.keep,
-            "keep_bytes": round(float(np.array(sizes)[kept].sum() / sum(sizes)), 4),
-        },
-    )
-    return (d for d, keep in zip(read_documents(spool), kept, strict=True) if keep), record
+    tally.dropped["low quality score"] += int((~kept).sum())
+    tally.notes |= {
+        "annotator": "logistic regression on hashed word n-grams",
+        "positives": step.positives,
+        "annotator_roc_auc": round(auc, 4),
+        "annotator_examples": len(good.texts) + len(negatives.texts),
+        "keep_asked": step.keep,
+        "keep_bytes": round(float(np.array(sizes)[kept].sum() / sum(sizes)), 4),
+    }
+    for document, keep in zip(read_documents(context.scratch), kept, strict=True):
+        if keep:
+            yield document
 
 
 def features(texts: list[str], step: Annotate) -> csr_matrix:

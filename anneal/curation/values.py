@@ -1,4 +1,4 @@
-"""The words of curation: the steps a source goes through, what they cost, and how to prepare.
+"""The words of curation: what a source goes through, what it costs, and how to prepare.
 
 Curation is a chain of steps, each a function from a stream of documents to a stream of documents.
 A sweep file writes them as a list; each has a `kind`. What a step drops and what it costs is
@@ -13,78 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from anneal.curation.steps import Clean, Decontaminate, Deduplicate, Step, WriteExercises
 from anneal.sources.values import Kind, Name, Reader, Source, Split, Target
 from anneal.store import Store
 from anneal.values import Value
-
-
-class Annotate(Value):
-    """Keeps the documents that a quality annotator scores highest.
-
-    The annotator is a linear classifier on hashed word n-grams: `positives` against random
-    documents of the source itself (Arctic-SnowCoder's recipe, arXiv 2409.02326, with a bag of
-    n-grams in place of its encoder). Positives are a source and never a target: a filter that had
-    seen the target would measure leakage (METHODS 6.8).
-    """
-
-    kind: Literal["annotate"] = "annotate"
-    annotator: Literal["linear"] = "linear"
-    positives: Name
-    """Source of the sweep whose prepared documents are what good looks like."""
-    keep: float = Field(gt=0, le=1)
-    """Best-scoring share of the candidate bytes that is kept."""
-    ngrams: int = Field(2, ge=1, le=5)
-    """Words and n-grams of words up to this length are features."""
-    features: int = Field(2**18, ge=2**8, le=2**24)
-    """Hash buckets."""
-    examples: int = Field(2000, ge=20)
-    """At most this many positives, and as many negatives; a fifth is held out for the ROC-AUC."""
-    seed: int = Field(0, ge=0)
-
-
-class WriteExercises(Value):
-    """Rewrites the documented functions of Python documents into worked exercises."""
-
-    kind: Literal["exercises"] = "exercises"
-    min_lines: int = Field(2, gt=0)
-    """Lines of code of the function, docstring apart."""
-    max_lines: int = Field(80, gt=0)
-    per_document: int = Field(16, gt=0)
-    """At most this many exercises from one document, drawn by hash."""
-    seed: int = Field(0, ge=0)
-
-
-class Deduplicate(Value):
-    """Drops a document that is equal or nearly equal to an earlier one of the same source.
-
-    Near: estimated Jaccard similarity of the sets of word n-grams, by MinHash and locality-
-    sensitive hashing; SlimPajama's setting is 13-grams at 0.8 (arXiv 2309.10818).
-    """
-
-    kind: Literal["deduplicate"] = "deduplicate"
-    ngram: int = Field(13, gt=0)
-    jaccard: float = Field(0.8, gt=0, le=1)
-    """1 leaves only the exact comparison."""
-    permutations: int = Field(128, ge=16, le=1024)
-
-
-class Decontaminate(Value):
-    """Drops a document that overlaps a target or guard.
-
-    Overlap with one target document is the larger of two shares of word n-grams: how much of the
-    document occurs in targets, and how much of any one target document occurs in it. So a long
-    file that contains a whole target document is found as surely as a short excerpt of one.
-    """
-
-    kind: Literal["decontaminate"] = "decontaminate"
-    ngram: int = Field(13, gt=0)
-    max_overlap: float = Field(0.1, ge=0, lt=1)
-    """Documents above this are dropped."""
-
-
-Step = Annotated[
-    Annotate | WriteExercises | Deduplicate | Decontaminate, Field(discriminator="kind")
-]
 
 
 class CuratedSource(Source):
@@ -106,7 +38,7 @@ class CuratedSource(Source):
 class CuratedTarget(Target):
     """A target or guard and the steps its documents go through, in order."""
 
-    steps: tuple[WriteExercises | Deduplicate, ...] = (Deduplicate(),)
+    steps: tuple[Clean | WriteExercises | Deduplicate, ...] = (Deduplicate(),)
 
 
 class TrainedTokenizer(Value):
@@ -165,7 +97,15 @@ class StepRecord(Value):
     seconds_fixed: float = Field(0.0, ge=0)
     """Processor seconds paid once: training an annotator."""
     flops_fixed: float = Field(0.0, ge=0)
+    usd: float = Field(0.0, ge=0)
+    """Money paid to others at declared rates: an interface's price per token."""
+    usd_fixed: float = Field(0.0, ge=0)
     notes: dict[str, str | int | float] = Field(default_factory=dict)
+
+    @property
+    def yielded(self) -> float:
+        """Bytes that came out for one that went in; above 1 where a step writes."""
+        return self.kept_bytes / self.bytes if self.bytes else 0.0
 
 
 class CurationRecord(Value):
@@ -187,7 +127,10 @@ class CurationRecord(Value):
     """The steps of the prepared documents that were read, when another source's were."""
     notes: dict[str, str | int | float] = Field(default_factory=dict)
 
-    def total(self, field: Literal["seconds", "flops", "seconds_fixed", "flops_fixed"]) -> float:
+    def total(
+        self,
+        field: Literal["seconds", "flops", "usd", "seconds_fixed", "flops_fixed", "usd_fixed"],
+    ) -> float:
         """Sum of a cost over all steps, upstream ones included."""
         return float(sum(getattr(step, field) for step in (*self.upstream, *self.steps)))
 
@@ -202,8 +145,8 @@ class DocumentsWork(Value):
     steps: tuple[Step, ...]
     upstream: dict[Name, str]
     """Addresses of the prepared documents that reader and steps name."""
-    against: tuple[str, ...]
-    """Addresses of the targets' documents to decontaminate against."""
+    against: dict[Name, str]
+    """Addresses of the targets' documents to decontaminate against, by name."""
     base: str
     """Folder that relative paths start from."""
     fingerprint: str

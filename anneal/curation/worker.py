@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from anneal.curation.chain import Chain, Context, Meter, Report
 from anneal.curation.values import (
-    Annotate,
     CurationRecord,
-    Decontaminate,
-    Deduplicate,
     DocumentsWork,
     PrepareStep,
     StepRecord,
     TokenizerWork,
     TokensWork,
     TrainedTokenizer,
-    WriteExercises,
 )
 from anneal.errors import SourceError
 from anneal.sources.documents import (
     DOCUMENTS_FILE,
-    Document,
     documents,
     keep_side,
     read_documents,
@@ -38,9 +32,6 @@ from anneal.sources.documents import (
 from anneal.sources.files import fingerprint
 from anneal.sources.values import Cost, PreparedReader
 from anneal.store import Store, read_value, write_value, writing
-
-Report = Callable[[int, int], None]
-"""Called with (done, total) in bytes of text; total is 0 while it is not known."""
 
 
 class Worker:
@@ -89,15 +80,20 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
             "the input changed while the sweep was running", hint="run the sweep again"
         )
     left_out: Counter[str] = Counter()
-    with writing(store.documents(step.id)) as folder:
-        chain = _Chain(work, store, folder)
+    with (
+        writing(store.documents(step.id)) as folder,
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
+    ):
         read = Meter(
             keep_side(
                 documents(work.read, base=base, prepared=prepared, dropped=left_out), work.split
             ),
             report,
         )
-        count, size = write_documents(folder / DOCUMENTS_FILE, chain.run(read))
+        targets = {name: store.documents(id) for name, id in work.against.items()}
+        context = Context(store, Path(scratch), base, prepared, targets, report)
+        chain = Chain(work.steps, read, context)
+        count, size = write_documents(folder / DOCUMENTS_FILE, chain)
         if count == 0:
             raise SourceError(
                 f"none of {read.documents} documents is left"
@@ -121,115 +117,11 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
                 read_bytes=read.bytes,
                 left_out=dict(left_out),
                 dropped=chain.dropped,
-                steps=tuple(chain.records()),
+                steps=chain.records(),
                 upstream=upstream,
                 notes=notes,
             ),
         )
-
-
-class Meter:
-    """Counts what passes through a stream."""
-
-    def __init__(self, stream: Iterable[Document], report: Report | None = None) -> None:
-        self.stream = stream
-        self.report = report
-        self.documents = 0
-        self.bytes = 0
-        self.seconds = 0.0
-        """Processor seconds spent inside this stream and those before it."""
-
-    def __iter__(self) -> Iterator[Document]:
-        stream = iter(self.stream)
-        while True:
-            started = time.process_time()
-            document = next(stream, None)
-            self.seconds += time.process_time() - started
-            if document is None:
-                return
-            self.documents += 1
-            self.bytes += len(document.text.encode())
-            if self.report is not None and self.documents % 64 == 0:
-                self.report(self.bytes, 0)
-            yield document
-
-
-class _Chain:
-    """The steps of one source, each metered: a step's time is its stream's less the one before."""
-
-    def __init__(self, work: DocumentsWork, store: Store, folder: Path) -> None:
-        self.work = work
-        self.store = store
-        self.folder = folder
-        self.meters: list[Meter] = []
-        self.drops: list[Counter[str]] = []
-        self.annotated: dict[int, StepRecord] = {}
-
-    def run(self, read: Meter) -> Iterator[Document]:
-        """The documents after all steps."""
-        self.meters = [read]
-        for number, step in enumerate(self.work.steps):
-            before = self.meters[-1]
-            dropped: Counter[str] = Counter()
-            self.drops.append(dropped)
-            if isinstance(step, Annotate):
-                stream = self._annotated(number, step, before, dropped)
-            elif isinstance(step, WriteExercises):
-                from anneal.curation.exercises import write_exercises
-
-                stream = write_exercises(before, step, dropped)
-            elif isinstance(step, Deduplicate):
-                from anneal.curation.dedup import deduplicate
-
-                stream = deduplicate(before, step, dropped)
-            else:
-                stream = self._decontaminated(step, before, dropped)
-            self.meters.append(Meter(stream))
-        return iter(self.meters[-1])
-
-    def _annotated(
-        self, number: int, step: Annotate, before: Meter, dropped: Counter[str]
-    ) -> Iterator[Document]:
-        from anneal.curation.quality import annotate
-
-        good = self.store.documents(self.work.upstream[step.positives])
-        with tempfile.TemporaryDirectory(dir=self.folder) as spool:
-            stream, self.annotated[number] = annotate(
-                before, step, lambda: read_documents(good), spool=Path(spool), dropped=dropped
-            )
-            yield from stream
-
-    def _decontaminated(
-        self, step: Decontaminate, before: Meter, dropped: Counter[str]
-    ) -> Iterator[Document]:
-        from anneal.curation.decontaminate import TargetIndex, decontaminate
-
-        folders = [self.store.documents(id) for id in self.work.against]
-        texts = (document.text for folder in folders for document in read_documents(folder))
-        return decontaminate(before, step, TargetIndex(texts, step.ngram), dropped)
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        return dict(sum(self.drops, Counter[str]()))
-
-    def records(self) -> list[StepRecord]:
-        """What each step did, once the stream is used up."""
-        found = []
-        for number, step in enumerate(self.work.steps):
-            before, after = self.meters[number], self.meters[number + 1]
-            update = {
-                "documents": before.documents,
-                "kept": after.documents,
-                "bytes": before.bytes,
-                "kept_bytes": after.bytes,
-                "dropped": dict(self.drops[number]),
-            }
-            record = self.annotated.get(number)
-            if record is None:
-                update["seconds"] = max(0.0, after.seconds - before.seconds)
-                record = StepRecord(step=step.kind, documents=0, kept=0, bytes=0, kept_bytes=0)
-            found.append(record.model_copy(update=update))
-        return found
 
 
 def _tokenizer(step: PrepareStep, work: TokenizerWork, store: Store) -> None:
@@ -278,6 +170,8 @@ def _tokens(step: PrepareStep, work: TokensWork, store: Store, report: Report) -
                 seconds_per_token=record.total("seconds"),
                 flops_fixed=record.total("flops_fixed"),
                 flops_per_token=record.total("flops"),
+                usd_fixed=record.total("usd_fixed"),
+                usd_per_token=record.total("usd"),
             ),
             notes=record.notes,
         ),

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from anneal.allocation import mixture_score
 from anneal.allocation.values import Flip
-from anneal.curation.values import Annotate, CuratedSource
+from anneal.curation.steps import Annotate
+from anneal.curation.values import CuratedSource
 from anneal.laws import band, predict
 from anneal.plan.runs import CONTROL, UNIFORM
 from anneal.report.decision import CurvePoint, Interval, MixtureCheck

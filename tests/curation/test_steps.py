@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made import wrap
 
-from anneal.curation.decontaminate import TargetIndex, decontaminate
-from anneal.curation.dedup import RECALL, band_rows, deduplicate
-from anneal.curation.exercises import functions, write_exercises
-from anneal.curation.quality import annotate, best
+from anneal.curation.decontaminate import TargetIndex
+from anneal.curation.dedup import RECALL, band_rows
+from anneal.curation.exercises import functions
+from anneal.curation.quality import best
 from anneal.curation.shingles import ngrams, shingles, words
-from anneal.curation.values import Annotate, Decontaminate, Deduplicate, WriteExercises
+from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, WriteExercises
 from anneal.errors import SourceError
 from anneal.sources.documents import Document, documents
 from anneal.sources.values import InstalledReader
@@ -24,10 +25,6 @@ from anneal.sources.values import InstalledReader
 
 def text_of(rng: random.Random, count: int, vocabulary: int = 5000, stem: str = "w") -> str:
     return " ".join(f"{stem}{rng.randrange(vocabulary)}" for _ in range(count))
-
-
-def wrap(texts: list[str]) -> list[Document]:
-    return [Document(str(i), text, "", str(i)) for i, text in enumerate(texts)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +56,7 @@ def test_ngrams_depend_on_words_and_order_alone():
     assert ngrams(words("a b"), 2)[0] != ngrams(words("b a"), 2)[0]
 
 
-def test_planted_copies_are_dropped_and_different_texts_stay():
+def test_planted_copies_are_dropped_and_different_texts_stay(carry_out):
     rng = random.Random(1)
     originals = [text_of(rng, 400) for _ in range(150)]
     near = []
@@ -68,14 +65,12 @@ def test_planted_copies_are_dropped_and_different_texts_stay():
         parts[rng.randrange(len(parts))] = "changed"
         near.append(" ".join(parts))  # Jaccard (388 - 13) / (388 + 13) or more: above 0.93
     half = [" ".join(t.split()[:200] + text_of(rng, 200).split()) for t in originals[60:120]]
-    dropped: Counter[str] = Counter()
     stream = wrap(originals + near + originals[:25] + half)
-    kept = list(deduplicate(iter(stream), Deduplicate(), dropped))
-    assert dropped == {"exact duplicate": 25, "near duplicate": 60}
+    kept, record = carry_out(Deduplicate(), stream)
+    assert record.dropped == {"exact duplicate": 25, "near duplicate": 60}
     assert [d.text for d in kept] == originals + half
-    dropped.clear()
-    list(deduplicate(iter(stream), Deduplicate(jaccard=1), dropped))
-    assert dropped == {"exact duplicate": 25}
+    _, record = carry_out(Deduplicate(jaccard=1), stream)
+    assert record.dropped == {"exact duplicate": 25}
 
 
 def test_bands_find_a_pair_at_the_threshold_and_no_fewer_rows_are_needed():
@@ -85,7 +80,9 @@ def test_bands_find_a_pair_at_the_threshold_and_no_fewer_rows_are_needed():
         assert 1 - (1 - jaccard ** (rows + 1)) ** (128 // (rows + 1)) < RECALL
 
 
-def test_a_vendored_copy_of_a_held_out_module_is_dropped_and_clean_files_survive(library):
+def test_a_vendored_copy_of_a_held_out_module_is_dropped_and_clean_files_survive(
+    library, carry_out
+):
     """What setuptools, pip and torch do: ship an edited copy of a standard-library module."""
     modules = {d.id: d.text for d in library}
     target = modules["textwrap.py"]
@@ -107,12 +104,11 @@ def test_a_vendored_copy_of_a_held_out_module_is_dropped_and_clean_files_survive
         "reindented": "\n".join("        " + line for line in lines),
     }
     clean = {name: modules[name] for name in ("argparse.py", "shutil.py", "csv.py", "heapq.py")}
-    index = TargetIndex([target, modules["calendar.py"]], 13)
     stream = [Document(k, text, "", k) for k, text in (planted | clean).items()]
-    dropped: Counter[str] = Counter()
-    kept = list(decontaminate(stream, Decontaminate(), index, dropped))
+    targets = {"held out": wrap([target, modules["calendar.py"]])}
+    kept, record = carry_out(Decontaminate(), stream, targets=targets)
     assert [d.id for d in kept] == list(clean)
-    assert dropped == {"occurs in a target": 3, "contains a target document": 1}
+    assert record.dropped == {"occurs in a target": 3, "contains a target document": 1}
 
 
 def test_overlap_is_the_share_of_ngrams():
@@ -127,16 +123,13 @@ def test_overlap_is_the_share_of_ngrams():
     assert TargetIndex([], 13).overlap(one) == (0.0, 0.0)
 
 
-def test_the_annotator_finds_what_looks_like_the_positives(tmp_path):
+def test_the_annotator_finds_what_looks_like_the_positives(carry_out):
     rng = random.Random(3)
     good = [text_of(rng, 150, 300, "good") for _ in range(60)]
     bad = [text_of(rng, 150, 300, "bad") for _ in range(240)]
     stream = wrap(bad[:120] + good[:40] + bad[120:])
     step = Annotate(positives="fine", keep=0.18)
-    dropped: Counter[str] = Counter()
-    kept, record = annotate(
-        iter(stream), step, lambda: wrap(good[40:] * 2), spool=tmp_path, dropped=dropped
-    )
+    kept, record = carry_out(step, stream, upstream={"fine": wrap(good[40:] * 2)})
     found = [d.text for d in kept]
     sizes = {d.text: len(d.text) for d in stream}
     assert len([t for t in found if t in good]) == 40
@@ -148,18 +141,18 @@ def test_the_annotator_finds_what_looks_like_the_positives(tmp_path):
     assert 0.5 * 2 * 280 * 150 < record.flops <= 2 * 280 * 2 * 150
     assert record.flops_fixed > 0
     assert record.documents == 280
-    assert dropped["low quality score"] == 280 - record.kept
+    assert record.dropped["low quality score"] == 280 - record.kept
 
 
-def test_an_annotator_with_nothing_to_learn_has_no_opinion(tmp_path):
+def test_an_annotator_with_nothing_to_learn_has_no_opinion(carry_out):
     rng = random.Random(4)
     stream = wrap([text_of(rng, 100, 200) for _ in range(400)])
     step = Annotate(positives="same", keep=0.5)
     given = wrap([text_of(rng, 100, 200) for _ in range(400)])
-    _, record = annotate(iter(stream), step, lambda: given, spool=tmp_path, dropped=Counter())
+    _, record = carry_out(step, stream, upstream={"same": given})
     assert 0.3 < record.notes["annotator_roc_auc"] < 0.7
     with pytest.raises(SourceError, match="at least 20 of each"):
-        annotate(iter(stream), step, lambda: given[:5], spool=tmp_path, dropped=Counter())
+        carry_out(step, stream, upstream={"same": given[:5]})
 
 
 def test_best_takes_the_highest_scores_until_the_bytes_are_reached():
@@ -215,11 +208,11 @@ def test_a_function_becomes_facts_and_nothing_is_invented():
     assert ast.dump(tree.body[0]) == ast.dump(original)
 
 
-def test_exercises_from_the_standard_library_are_varied_and_hold_the_code(library):
+def test_exercises_from_the_standard_library_are_varied_and_hold_the_code(library, carry_out):
     stream = [d for d in library if d.id in ("shutil.py", "heapq.py", "statistics.py", "ast.py")]
     stream += [d for d in library if d.group in ("asyncio", "importlib", "http", "logging")]
     step = WriteExercises()
-    found = list(write_exercises(stream, step, Counter()))
+    found, _ = carry_out(step, stream)
     assert len(found) > 80
     assert len({d.id for d in found}) == len(found)
     openings = Counter(" ".join(d.text.split()[:1]) for d in found)
@@ -231,6 +224,6 @@ def test_exercises_from_the_standard_library_are_varied_and_hold_the_code(librar
         code = [x.strip() for x in exercise.text.split("\n") if x.strip().startswith("def ")]
         assert any(line in parent.text for line in code)
         assert exercise.group == parent.group
-    again = list(write_exercises(stream, step, Counter()))
+    again, _ = carry_out(step, stream)
     assert again == found
-    assert list(write_exercises(stream, WriteExercises(seed=1), Counter())) != found
+    assert carry_out(WriteExercises(seed=1), stream)[0] != found
