@@ -183,6 +183,8 @@ def _problem(
     real, prices = design.budget.real, design.prices
     fitted = [s for s in design.sources if s.name in law.labels]
     control = CONTROL if CONTROL in law.labels and design.anneal.replay_share > 0 else ""
+    if ask.allocation.prior and CONTROL not in ask.allocation.prior:
+        control = ""  # any of it would lie infinitely far from the prior
     supplies = [_supply(evidence, s) for s in fitted]
     if control:  # more replay costs nothing to acquire: it is there already
         supplies.append(
@@ -216,7 +218,7 @@ def _problem(
         control=control,
         hold_out_error=error,
         picks=tuple(picks.items()),
-        **_limits(evidence, [s.name for s in fitted]),
+        **_limits(evidence, [s.name for s in supplies]),
     )
 
 
@@ -224,7 +226,7 @@ def _limits(evidence: Evidence, names: list[str]) -> dict[str, Any]:
     """The sweep's further limits and its objective, as the allocation's problem takes them."""
     ask = evidence.ask.allocation
     licence = {s.name: s.licence for s in evidence.ask.source}
-    groups = {name: tuple(n for n in names if licence[n] == name) for name in ask.licences}
+    groups = {name: tuple(n for n in names if licence.get(n) == name) for name in ask.licences}
     return {
         "objective": ask.objective,
         "level": ask.level,
@@ -238,6 +240,8 @@ def _limits(evidence: Evidence, names: list[str]) -> dict[str, Any]:
         ),
         "prior": tuple((n, w) for n, w in ask.prior.items() if n in names),
         "prior_weight": ask.prior_weight,
+        "prior_limit": float("inf") if ask.prior_limit is None else ask.prior_limit,
+        "least_tokens": ask.least_tokens,
     }
 
 

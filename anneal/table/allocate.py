@@ -102,6 +102,9 @@ def problem_of(
         control=CONTROL if CONTROL in bought else "",
         hold_out_error=next((r.mae for r in judged.rows if r.chosen), None),
         picks=tuple(picks.items()),
+        prior=tuple(costs.prior.items()),
+        prior_limit=float("inf") if costs.prior_limit is None else costs.prior_limit,
+        least_tokens=costs.least_tokens,
     )
 
 

@@ -210,6 +210,8 @@ def test_limits_and_objective_of_the_sweep_file_are_kept(tmp_path):
     [
         ("allocation.shares.nothing=[0.1,1.0]", "names no source: nothing"),
         ("allocation.prior={books: 1.0}", "must name every source"),
+        ("allocation.prior_limit=0.2", "no allocation.prior to stay near"),
+        ("allocation.least_tokens=0", "allocation.least_tokens"),
         ("allocation.licences={secret: 0.1}", "no source has secret"),
     ],
 )
