@@ -25,7 +25,7 @@ from anneal.laws import (
 )
 from anneal.plan.budget import Supply
 from anneal.plan.flops import training_flops
-from anneal.plan.runs import CONTROL
+from anneal.plan.runs import CONTROL, further_runs, run_flops
 from anneal.report.decision import Decision
 from anneal.sweep import curves, effects
 from anneal.sweep.evidence import Evidence
@@ -50,6 +50,7 @@ class Analysis:
         noise: noise floor of the score, bits per byte.
         ranks: sources by mean score at each single budget.
         allocation: the split and its comparisons.
+        next_runs: what could be run next, ranked.
         guard_limits: largest allowed score by guard.
         base_score: the score of the base as it is.
     """
@@ -61,6 +62,7 @@ class Analysis:
     noise: float
     ranks: Ranks
     allocation: alloc.Allocation
+    next_runs: alloc.NextRuns
     guard_limits: dict[str, float]
     base_score: float
 
@@ -107,6 +109,7 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
         allocation=alloc.allocate(
             problem, rng=rng, without=_without_scales(evidence, points, repeats, rng)
         ),
+        next_runs=_next_runs(evidence, problem),
         guard_limits=limits,
         base_score=float(table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
     )
@@ -220,6 +223,19 @@ def _problem(
         picks=tuple(picks.items()),
         **_limits(evidence, [s.name for s in supplies]),
     )
+
+
+def _next_runs(evidence: Evidence, problem: alloc.Problem) -> alloc.NextRuns:
+    """Runs that could come next, ranked; priced by training alone: their tokens are there."""
+    design = evidence.design
+    runs = []
+    for run in further_runs(design):
+        if run.source in problem.target.labels:
+            flops = run_flops(design, run)
+            usd = design.prices.training_usd(flops)
+            tokens = run.tokens * run.tested
+            runs.append(alloc.Candidate(run.source, tokens, tokens / run.epochs, flops, usd))
+    return alloc.next_runs(problem, runs, rng=np.random.default_rng(evidence.ask.seed))
 
 
 def _limits(evidence: Evidence, names: list[str]) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def test_order_of_contents(written: Path) -> None:
     sections = [a["id"] for t, a in Elements(written.read_text()).elements if t == "section"]
     assert sections == [
         "decision", "registration", "sources", "evidence", "noise", "effects", "curves",
-        "point-estimates", "check", "allocation", "sensitivity", "extrapolation", "uncertainty",
-        "reproduce",
+        "point-estimates", "check", "allocation", "sensitivity", "extrapolation", "next",
+        "uncertainty", "reproduce",
     ]  # fmt: skip
 
 
