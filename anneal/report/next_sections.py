@@ -79,7 +79,7 @@ def _ranking(next_best: NextBest) -> Table:
                 show.NONE if r.flops is None else show.flops(r.flops),
                 show.NONE if r.hours is None else show.significant(r.hours),
                 show.NONE if r.flops is None else show.usd(r.usd),
-                show.interval(r.gain, 4),
+                show.interval_significant(r.gain, 2),
                 show.significant(r.per_price),
                 show.probability(r.changes),
                 "worth running" if r.worthwhile else "not worth running",
