@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anneal.report.decision import AllocationRow, BindingLimit, Interval, NextBest, NextRun
+from anneal.report.decision import (
+    AllocationRow,
+    Beats,
+    BindingLimit,
+    Interval,
+    NextBest,
+    NextRun,
+)
 
 if TYPE_CHECKING:
     from anneal.allocation.next_runs import NextRuns
@@ -36,6 +43,21 @@ def rows(answer: Allocation) -> tuple[AllocationRow, ...]:
             available=row.available,
         )
         for row in answer.rows
+    )
+
+
+def beats(answer: Allocation) -> tuple[Beats, ...]:
+    """How it compares with the others."""
+    return tuple(
+        Beats(
+            name=v.name,
+            shares=v.shares,
+            probability=v.probability,
+            gain=interval(v.gain),
+            tie=v.tie,
+            within_guards=v.within_guards,
+        )
+        for v in answer.versus
     )
 
 

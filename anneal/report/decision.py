@@ -36,6 +36,8 @@ class Beats(Value):
     """Its score minus ours, bits per byte: positive is ours better."""
     tie: bool
     """The difference is below the noise floor."""
+    within_guards: bool = True
+    """Whether the other keeps the guards with the asked confidence."""
 
 
 class SourceRow(Value):

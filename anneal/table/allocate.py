@@ -21,7 +21,7 @@ from anneal.table.costs import Costs
 from anneal.table.fit import guard_law
 from anneal.table.measured import Measured
 from anneal.table.read import CONTROL
-from anneal.table.values import Against, Allocated, Fitted, Licence
+from anneal.table.values import Allocated, Fitted, Licence
 
 
 def match(measured: Measured, costs: Costs, name: str) -> None:
@@ -171,17 +171,7 @@ def told(
         guards={n: bought.interval(v) for n, v in answer.guards.items()},
         guard_limits={g.name: g.limit for g in problem.guards},
         rows=bought.rows(answer),
-        beats=tuple(
-            Against(
-                name=v.name,
-                shares=v.shares,
-                probability=v.probability,
-                gain=bought.interval(v.gain),
-                tie=v.tie,
-                within_guards=v.within_guards,
-            )
-            for v in answer.versus
-        ),
+        beats=bought.beats(answer),
         unaffordable=answer.unaffordable,
         binding=bought.binding(answer),
         sensitivity=tuple(

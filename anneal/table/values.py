@@ -234,13 +234,6 @@ class Licence(Value):
     excluded: bool
 
 
-class Against(Beats):
-    """The split against another one, under the same draws."""
-
-    within_guards: bool
-    """Whether the other keeps the guards with the asked confidence."""
-
-
 class Allocated(Value):
     """Everything `allocate` finds beside the law."""
 
@@ -264,7 +257,7 @@ class Allocated(Value):
     guards: dict[str, Interval]
     guard_limits: dict[str, float]
     rows: tuple[AllocationRow, ...]
-    beats: tuple[Against, ...]
+    beats: tuple[Beats, ...]
     unaffordable: tuple[str, ...]
     binding: tuple[BindingLimit, ...]
     sensitivity: tuple[Sensitivity, ...]
