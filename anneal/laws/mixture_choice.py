@@ -6,27 +6,19 @@ among their neighbours and flatter whatever follows the data closely, so rows ar
     cluster   every cluster of alike mixtures in turn (k-means on the roots of the shares, whose
               distance is Hellinger's): a part of the simplex that nothing near was trained on
     far       the mixtures farthest from the middle of all: beyond the edge
-    middle    those nearest to it: proxy runs scatter to the edges, where most sources are missing,
-              while what is bought for a large run is a blend of nearly all of them
     best      the mixtures with the best scores, unseen: what a decision asks
 
 The rule, stated before any table is seen: the deficit of a fold is 1 minus Spearman's rank
-correlation on it; the four kinds weigh alike; the approach with the smallest mean deficit is
+correlation on it; the three kinds weigh alike; the approach with the smallest mean deficit is
 chosen, among those with at most `limit` parameters. A law that does not beat both baselines (the
 mean, and a linear regression on the shares) is not offered. The held-out errors stand beside it.
-
-An approach is a form, the width of its prior and its lean. A law of a few parameters is wrong
-somewhere, and least squares lets it be wrong where the good mixtures are for the sake of bad ones
-that nobody would buy. With a lean of k a run weighs exp(-k times the share of runs that are
-better): 1 at the best, e^-k at the worst. Whether leaning helps is asked of the held-out runs too.
 
 Holding out by score truncates the noise with it, which lowers every approach's `best` row alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,16 +30,14 @@ from anneal.laws.points import Floats
 from anneal.laws.surface_fits import SurfaceFit, fit_surface
 from anneal.laws.surfaces import Surface
 
-KINDS = ("cluster", "far", "middle", "best")
+KINDS = ("cluster", "far", "best")
 CLUSTERS = 6
-FAR, MIDDLE, BEST = 0.25, 0.25, 0.2
-"""Shares of the rows that `far`, `middle` and `best` hold out."""
+FAR, BEST = 0.25, 0.2
+"""Shares of the rows that `far` and `best` hold out."""
 FEWEST = 24
 """Rows below which the folds are too small to rank (assumed)."""
 SPREADS = (0.5, 1.5, 5.0)
 """Widths of the priors that compete, in logarithms: tight to wide."""
-LEANS = (0.0, 2.0, 4.0)
-"""Leans that compete: none, and the worst run at 1/7 and 1/55 of the best one's weight."""
 BASELINES = ("mean", "linear")
 
 
@@ -65,8 +55,8 @@ class MixtureRow:
     """How one approach did on the held-out mixtures.
 
     Args:
-        approach: a baseline, or form, spread of its prior and lean: `pool (1.5, lean 2)`.
-        form, spread, lean: empty and 0 for a baseline.
+        approach: a baseline, or form and spread of its prior: `pool (1.5)`.
+        form, spread: empty and 0 for a baseline.
         parameters: fitted numbers, all of them counted.
         rank: kind -> Spearman's correlation, mean of its folds; 0 where all guesses are equal.
         error: kind -> root mean square error of its rows, score.
@@ -77,7 +67,6 @@ class MixtureRow:
     approach: str
     form: str
     spread: float
-    lean: float
     parameters: int
     rank: dict[str, float]
     error: dict[str, float]
@@ -123,19 +112,9 @@ def mixture_folds(shares: Floats, score: Floats, *, rng: np.random.Generator) ->
     folds = [MixtureFold("cluster", code != k, code == k) for k in np.unique(code)]
     away = ((root - root.mean(axis=0)) ** 2).sum(axis=1)
     far = away > np.quantile(away, 1.0 - FAR)
-    middle = away <= np.quantile(away, MIDDLE)
     best = score <= np.quantile(score, BEST)
-    folds += [
-        MixtureFold(kind, ~out, out)
-        for kind, out in (("far", far), ("middle", middle), ("best", best))
-    ]
+    folds += [MixtureFold("far", ~far, far), MixtureFold("best", ~best, best)]
     return [f for f in folds if f.test.sum() >= 3 and f.train.any()]
-
-
-def leaning(score: Floats, lean: float) -> Floats:
-    """(n,) weights of mean 1, exp(-lean times the share of runs with a better score)."""
-    weights = np.exp(-lean * (stats.rankdata(score) - 1.0) / score.size)
-    return np.asarray(weights / weights.mean())
 
 
 def choose_mixture_law(
@@ -146,10 +125,9 @@ def choose_mixture_law(
     rng: np.random.Generator,
     limit: int = 40,
     spreads: tuple[float, ...] = SPREADS,
-    leans: tuple[float, ...] = LEANS,
     starts: int = 2,
 ) -> MixtureChoice:
-    """Choose a law of the shares, how tightly its parameters are held and which runs it follows.
+    """Choose a law of the shares, and how tightly its parameters are held.
 
     Args:
         forms: rows of `mixture_laws.MIXTURE_LAWS` that compete.
@@ -157,7 +135,7 @@ def choose_mixture_law(
         score: (n,) scores at one model size and run length, smaller is better.
         rng: draws clusters and starts.
         limit: most parameters a law may have.
-        spreads, leans: those that compete.
+        spreads: prior spreads that compete.
         starts: of each held-out fit; the chosen law is fitted from four times as many.
 
     Raises:
@@ -174,12 +152,12 @@ def choose_mixture_law(
         )
     folds = mixture_folds(mixed, measured, rng=rng)
     rows = [_baseline(name, mixed, measured, folds) for name in BASELINES]
-    for form, spread, lean in product(forms, spreads, leans):
-        surface = tables[spread][form]
-        size = len(surface.parameters({"shares": mixed.shape[1]}))
-        if size <= limit:
-            blank = MixtureRow("", form, spread, lean, size, {}, {}, np.inf)
-            rows.append(_law_row(blank, surface, mixed, measured, folds, rng, starts))
+    for form in forms:
+        for spread in spreads:
+            surface = tables[spread][form]
+            size = len(surface.parameters({"shares": mixed.shape[1]}))
+            if size <= limit:
+                rows.append(_law_row(surface, spread, size, mixed, measured, folds, rng, starts))
     rows.sort(key=lambda row: row.deficit)
     first = rows[0]
     if first.approach in BASELINES:
@@ -191,7 +169,6 @@ def choose_mixture_law(
         measured,
         rng=rng,
         starts=4 * starts,
-        weights=leaning(measured, first.lean),
         delta=DELTA,
     )
     base = next(row for row in rows if row.approach in BASELINES)
@@ -236,20 +213,20 @@ def _baseline(name: str, shares: Floats, score: Floats, folds: list[MixtureFold]
             slope = np.linalg.lstsq(shares[fold.train], score[fold.train], rcond=None)[0]
             guesses.append(shares[fold.test] @ slope)
     size = 1 if name == "mean" else shares.shape[1]
-    return _judged(MixtureRow(name, "", 0.0, 0.0, size, {}, {}, np.inf), folds, guesses, score)
+    return _row(name, "", 0.0, size, folds, guesses, score)
 
 
 def _law_row(
-    row: MixtureRow,
     surface: Surface,
+    spread: float,
+    size: int,
     shares: Floats,
     score: Floats,
     folds: list[MixtureFold],
     rng: np.random.Generator,
     starts: int,
 ) -> MixtureRow:
-    lean = f", lean {row.lean:g}" if row.lean else ""
-    row = replace(row, approach=f"{row.form} ({row.spread:g}{lean})")
+    approach = f"{surface.name} ({spread:g})"
     guesses = []
     for fold in folds:
         law = fit_surface(
@@ -258,20 +235,24 @@ def _law_row(
             score[fold.train],
             rng=rng,
             starts=starts,
-            weights=leaning(score[fold.train], row.lean),
             delta=DELTA,
         )
         if not law.usable:
             text = f"fold `{fold.kind}`: {law.outcome}: {law.message}"
-            return replace(row, message=text)
+            return MixtureRow(approach, surface.name, spread, size, {}, {}, np.inf, text)
         guesses.append(law.curve({"shares": shares[fold.test]}))
-    return _judged(row, folds, guesses, score)
+    return _row(approach, surface.name, spread, size, folds, guesses, score)
 
 
-def _judged(
-    row: MixtureRow, folds: list[MixtureFold], guesses: list[Floats], score: Floats
+def _row(
+    approach: str,
+    form: str,
+    spread: float,
+    size: int,
+    folds: list[MixtureFold],
+    guesses: list[Floats],
+    score: Floats,
 ) -> MixtureRow:
-    """The row with what its guesses are worth."""
     rank: dict[str, list[float]] = {}
     square: dict[str, list[Floats]] = {}
     for fold, guess in zip(folds, guesses, strict=True):
@@ -280,7 +261,7 @@ def _judged(
     ranks = {kind: float(np.mean(r)) for kind, r in rank.items()}
     errors = {kind: float(np.sqrt(np.concatenate(s).mean())) for kind, s in square.items()}
     deficit = float(np.mean([1.0 - r for r in ranks.values()]))
-    return replace(row, rank=ranks, error=errors, deficit=deficit)
+    return MixtureRow(approach, form, spread, size, ranks, errors, deficit)
 
 
 def rank_correlation(guess: Floats, truth: Floats) -> float:

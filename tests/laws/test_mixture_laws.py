@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from anneal.errors import LawError
-from anneal.laws.mixture_choice import KINDS, choose_mixture_law, leaning, mixture_folds
+from anneal.laws.mixture_choice import KINDS, choose_mixture_law, mixture_folds
 from anneal.laws.mixture_laws import DELTA, MIXTURE_LAWS, additive_sized, mixture_laws, shares_of
 from anneal.laws.replay_laws import (
     REPLAY_LAWS,
@@ -109,22 +109,17 @@ def test_choice_prefers_the_planted_family_and_counts_its_parameters():
     shares = planted_shares(rng, 60)
     score = planted_pool(shares) * np.exp(0.003 * rng.standard_normal(60))
     choice = choose_mixture_law(
-        *(("data_mixing", "pool"), shares, score),
-        rng=rng,
-        spreads=(1.5,),
-        leans=(0.0, 2.0),
-        limit=10,
-        starts=1,
+        ("data_mixing", "pool"), shares, score, rng=rng, spreads=(1.5,), limit=10, starts=1
     )
     assert choice.pick is not None
     assert choice.fit is not None
     assert choice.pick.form == "pool"
     assert choice.pick.parameters == choice.fit.theta.size == 5 + 4
     names = [row.approach for row in choice.rows]
-    assert {"mean", "linear", "pool (1.5)", "pool (1.5, lean 2)"} < set(names)
+    assert {"mean", "linear"} < set(names)
     assert [r.deficit for r in choice.rows] == sorted(r.deficit for r in choice.rows)
     assert set(choice.pick.rank) == set(KINDS)
-    few = choose_mixture_law(("pool",), shares, score, rng=rng, limit=8)
+    few = choose_mixture_law(("pool",), shares, score, rng=rng, spreads=(1.5,), limit=8)
     assert all(row.form == "" for row in few.rows)  # a law above the limit does not compete
 
 
@@ -132,9 +127,7 @@ def test_noise_is_not_offered_a_law():
     rng = np.random.default_rng(5)
     shares = planted_shares(rng, 60, 3)
     score = 3.0 + 0.01 * shares[:, 0] + 1e-5 * rng.standard_normal(60)  # exactly linear
-    choice = choose_mixture_law(
-        ("pool",), shares, score, rng=rng, spreads=(0.5,), leans=(0.0,), starts=1
-    )
+    choice = choose_mixture_law(("pool",), shares, score, rng=rng, spreads=(0.5,), starts=1)
     assert choice.rows[0].approach == "linear"
     assert choice.pick is None
     assert choice.fit is None
@@ -152,9 +145,6 @@ def test_folds_hold_out_places_not_rows():
     best = next(f for f in folds if f.kind == "best")
     assert score[best.test].max() < score[best.train].min()
     root = np.sqrt(shares)
-    away = ((root - root.mean(axis=0)) ** 2).sum(axis=1)
-    middle = next(f for f in folds if f.kind == "middle")
-    assert away[middle.test].max() < away[middle.train].min()
     clusters = [f for f in folds if f.kind == "cluster"]
     within = np.mean([root[f.test].var(axis=0).sum() for f in clusters])
     assert within < 0.7 * root.var(axis=0).sum()
@@ -179,32 +169,6 @@ def test_levels_beat_pools_where_half_of_a_score_asks_for_any_source():
         error[name] = float(np.sqrt(np.mean(off**2)))
     assert error["levelled_pools"] < 0.001  # half of a run's noise
     assert error["levelled_pools"] < 0.9 * min(error["pool"], error["pool_own"])
-
-
-def test_a_lean_follows_the_good_runs():
-    rng = np.random.default_rng(14)
-    score = rng.permutation(np.linspace(2.0, 3.0, 50))
-    weights = leaning(score, 2.0)
-    assert weights.mean() == pytest.approx(1.0)
-    assert weights[score.argmin()] / weights[score.argmax()] == pytest.approx(np.exp(2 * 0.98))
-    assert (np.diff(weights[score.argsort()]) < 0).all()
-    assert leaning(score, 0.0) == pytest.approx(np.ones(50))
-    # a form that is wrong somewhere is less wrong at the best mixtures
-    seen = planted_shares(rng, 200)
-    score = planted_pool(seen)
-    best = score <= np.quantile(score, 0.2)
-    off = []
-    for lean in (0.0, 4.0):
-        law = fit_surface(
-            MIXTURE_LAWS["data_mixing"],
-            *({"shares": seen}, score),
-            rng=rng,
-            starts=4,
-            weights=leaning(score, lean),
-            delta=DELTA,
-        )
-        off.append(np.abs(law.residuals[best]).mean())
-    assert off[1] < 0.8 * off[0]
 
 
 @pytest.mark.parametrize(
