@@ -19,6 +19,7 @@ from analysis.backtest_rows import (
     fit,
     inside,
     read,
+    realised,
     row,
 )
 from anneal.errors import LawError
@@ -56,14 +57,16 @@ def learning_curves() -> Iterator[Row]:
         f"0.0193 (plain M2 refit); last value {mean['last value']:.4f} (measured here)",
         mean[chosen] <= 0.0193,
     )
-    parts, noisy, undrifted = [], [], 0
+    parts, noisy, wrong, undrifted = [], [], [], 0
     for (_, train, test), found in zip(splits, fits, strict=True):
         block = np.arange(len(train)) // 3  # neighbours share their error
         options = dict(cluster=block, draws=80)
         law = found[chosen]
         ensemble = draws(law, train, "loss", "residual", starts=1, **options)
         try:
-            drift = drifts(law.surface.name, train, "loss", ("d_tokens",), shares=(0.7,), **options)
+            by = ("learning_curves", law.surface.name, train, "loss", ("d_tokens",))
+            drift = drifts(*by, shares=(0.7,), **options)
+            wrong.append(realised(law, drift, test.tail(1), "loss"))
         except LawError:  # no early part of this curve bends enough to be fitted
             drift, undrifted = None, undrifted + 1
         parts.append(inside(ensemble, test.tail(1), "loss", drift))
@@ -72,7 +75,7 @@ def learning_curves() -> Iterator[Row]:
         [(*split, found[chosen]) for split, found in zip(splits, fits, strict=True)]
     )
     question = f"last point of each curve ({undrifted} without drift)"
-    yield coverage_row(name, question, parts, noisy)
+    yield coverage_row(name, question, parts, noisy, wrong)
 
 
 def _usable(law: str, train: Table, starts: int) -> SurfaceFit:

@@ -23,6 +23,7 @@ from analysis.backtest_rows import (
     fit,
     inside,
     read,
+    realised,
     relative,
     row,
 )
@@ -55,12 +56,13 @@ def chinchilla_epoch() -> Iterator[Row]:
     question = f"{len(large)} runs above 1e21 FLOPs from those below: mean absolute error"
     yield row(name, question, text, "1.05% (plain refit)", round(np.abs(off).mean(), 4) <= 0.0105)
     ensemble = draws(half, small, "loss", draws=1000)
-    drift = drifts("chinchilla", small, "loss", ("n_params", "d_tokens"))
+    drift = drifts(name, "chinchilla", small, "loss", ("n_params", "d_tokens"))
     yield coverage_row(
         name,
         "runs above 1e21 FLOPs",
         [inside(ensemble, large, "loss", drift)],
         [inside(ensemble, large, "loss")],
+        [realised(half, drift, large, "loss")],
     )
 
 
@@ -83,14 +85,15 @@ def gadre_overtraining() -> Iterator[Row]:
     small = runs.arch.isin(SMALL)
     five = small & (runs.token_multiplier == 20)
     five |= (runs.arch == SMALL[0]) & (runs.token_multiplier == 320)
-    errors, all_errors, parts, noisy = {}, [], [], []
+    errors, all_errors, parts, noisy, wrong = {}, [], [], [], []
     for source, group in runs.groupby("source"):
         tiny, large = group[small[group.index]], group[~small[group.index]]
         few = fit("overtraining", group[five[group.index]], "loss_c4_val")
         many = fit("overtraining", tiny, "loss_c4_val")
         all_errors += list(np.abs(relative(many, large, "loss_c4_val")))
         ensemble = draws(many, tiny, "loss_c4_val", draws=1000)
-        drift = drifts("overtraining", tiny, "loss_c4_val", ("flops",))
+        drift = drifts(name, "overtraining", tiny, "loss_c4_val", ("flops",))
+        wrong.append(realised(many, drift, large, "loss_c4_val"))
         parts.append(inside(ensemble, large, "loss_c4_val", drift))
         noisy.append(inside(ensemble, large, "loss_c4_val"))
         for off, (_, run) in zip(
@@ -116,7 +119,7 @@ def gadre_overtraining() -> Iterator[Row]:
         f"{100 * np.mean(all_errors):.2f}%",
         "no published figure",
     )
-    yield coverage_row(name, "those runs (fits of 31 or 32 each)", parts, noisy)
+    yield coverage_row(name, "those runs (fits of 31 or 32 each)", parts, noisy, wrong)
     yield from _gadre_decisions(runs, small)
 
 
@@ -174,7 +177,7 @@ def porian_isoflop() -> Iterator[Row]:
     points = read(name, "isoflop_points.csv")
     published = read(name, "published_fits.csv").query("fit_method == 'basic'")
     wanted = published.set_index("setup_id").n_exponent
-    akima, law, errors, naive, parts, noisy = [], [], [], [], [], []
+    akima, law, errors, naive, parts, noisy, wrong = [], [], [], [], [], [], []
     for setup, group in points.groupby("setup_id"):
         budgets = np.array(sorted(group.flops_budget.unique()))
         akima.append(_isoflop_exponent(group) - wanted[setup])
@@ -190,7 +193,8 @@ def porian_isoflop() -> Iterator[Row]:
         best = small[small.flops_budget == budgets[-3]].loss.min()
         naive.append(np.abs(best / large.loss - 1).mean())
         ensemble = draws(part, small, "loss", draws=400)
-        drift = drifts("chinchilla", small, "loss", ("n_params", "d_tokens"))
+        drift = drifts(name, "chinchilla", small, "loss", ("n_params", "d_tokens"))
+        wrong.append(realised(part, drift, large, "loss"))
         parts.append(inside(ensemble, large, "loss", drift))
         noisy.append(inside(ensemble, large, "loss"))
     text = f"{np.mean(np.abs(akima)):.4f}, largest {np.max(np.abs(akima)):.4f}"
@@ -212,7 +216,7 @@ def porian_isoflop() -> Iterator[Row]:
         f"{100 * np.mean(naive):.2f}% (last budget's best, measured here)",
         bool(np.mean(errors) < np.mean(naive)),
     )
-    yield coverage_row(name, "two largest budgets", parts, noisy)
+    yield coverage_row(name, "two largest budgets", parts, noisy, wrong)
 
 
 def _near_the_optimum(group: Table) -> pd.Series:
@@ -262,12 +266,14 @@ def steplaw() -> Iterator[Row]:
         bool(off < naive),
     )
     ensemble = draws(found, kept[~largest], "loss", "residual", draws=500)
-    drift = drifts("chinchilla", kept[~largest], "loss", ("n_params", "d_tokens"), shares=(0.7,))
+    by = ("n_params", "d_tokens")
+    drift = drifts(name, "chinchilla", kept[~largest], "loss", by, shares=(0.7,))
     yield coverage_row(
         name,
         "largest-model cells",
         [inside(ensemble, kept[largest], "loss", drift)],
         [inside(ensemble, kept[largest], "loss")],
+        [realised(found, drift, kept[largest], "loss")],
     )
     x = np.column_stack([np.ones(len(kept)), np.log(kept.n_params), np.log(kept.d_tokens)])
     by_lr = np.linalg.lstsq(x, np.log(kept.lr), rcond=None)[0]
