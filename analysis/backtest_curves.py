@@ -18,6 +18,7 @@ from analysis.backtest_rows import (
     drifts,
     fit,
     inside,
+    predicted,
     read,
     realised,
     row,
@@ -56,6 +57,16 @@ def learning_curves() -> Iterator[Row]:
         f"{mean[chosen]:.4f} by {chosen}, chosen on the last third of the training points ({text})",
         f"0.0193 (plain M2 refit); last value {mean['last value']:.4f} (measured here)",
         mean[chosen] <= 0.0193,
+        drawn={
+            "learning_curves": pd.DataFrame(
+                {
+                    "curve": [curve for curve, _, _ in splits],
+                    "law": errors[chosen],
+                    "last value": errors["last value"],
+                    "chosen": chosen,
+                }
+            )
+        },
     )
     parts, noisy, wrong, undrifted = [], [], [], 0
     for (_, train, test), found in zip(splits, fits, strict=True):
@@ -138,7 +149,7 @@ def dclm_database() -> Iterator[Row]:
             round(accuracy, 2) >= reference,
         )
         link = pd.DataFrame({"loss": 1 - both[low], "error": 1 - both[high]}).reset_index()
-        off, naive, parts = [], [], []
+        off, naive, parts, drawn = [], [], [], []
         for held in range(len(link)):
             train, test = link.drop(index=held), link.iloc[[held]]
             found = fit("shifted_power", train, "error", starts=24)
@@ -146,6 +157,7 @@ def dclm_database() -> Iterator[Row]:
                 continue
             off.append(abs(found.curve(columns("shifted_power", test))[0] - test.error.iloc[0]))
             naive.append(abs(train.error.mean() - test.error.iloc[0]))
+            drawn.append(predicted(found, test, "error", link=f"{low} to {high}"))
             ensemble = draws(found, train, "error", "residual", draws=200, starts=1)
             parts.append(inside(ensemble, test, "error"))
         yield row(
@@ -154,6 +166,7 @@ def dclm_database() -> Iterator[Row]:
             f"{np.mean(off):.4f}",
             f"{np.mean(naive):.4f} (mean of the others, measured here)",
             bool(np.mean(off) < np.mean(naive)),
+            drawn={"dclm": pd.concat(drawn)},
         )
         yield coverage_row(name, f"{low} to {high}, each corpus left out", parts)
 

@@ -1,118 +1,124 @@
 # %% [markdown]
-# Figures of the back-tests on published runs, as SVG.
+# Figures of the back-tests, as SVG: `python -m analysis.backtest` draws them beside its table.
 #
-#     python -m analysis.backtest_figures FOLDER
-#
-# `probe.svg`: the repetition probe. Runs up to 400k tokens are fitted (natural and matched pools
-# together); lines and bands are the average of forms where each source has all of its tokens, so
-# `stdlib` repeats its 60k; diamonds are the runs at 800k that the law has not seen.
-# `regmix.svg`: the mixture law of 40 parameters that was chosen on the 512 runs at 1M, against the
-# measured Pile-CC loss of test mixtures at three sizes; a law of order needs a rising cloud.
+# A figure draws what the back-tests' rows carry (`analysis.rows`), so it shows what the table says.
+# Where a part was left out, so are its figures.
 
 # %%
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import altair as alt
-import numpy as np
 import pandas as pd
-import vl_convert
 
-from analysis.backtest_mixture import MIXTURE_LAWS, PILE, RUNS, SCALES, loss, shares
-from analysis.backtest_sources import probe_points
-from analysis.settled import FORMS
-from anneal.laws import band, blend, predict
-from anneal.laws.mixture_laws import DELTA, mixture_laws
-from anneal.laws.surface_fits import fit_surface
+from analysis import drawing, figures_sizes, figures_sources
 
-CHOSEN = ("two_pools", 1.5)
-"""Form and prior spread that `backtest_mixture` chose."""
+
+class Figure(NamedTuple):
+    """What to draw, the tables it takes in this order, and what is said above it."""
+
+    chart: Callable[..., Any]
+    tables: tuple[str, ...]
+    title: str
+    subtitle: str
+
+
+FIGURES: dict[str, Figure] = {
+    "coverage": Figure(
+        figures_sources.coverage,
+        ("coverage",),
+        "Coverage of 50, 80 and 95% intervals of a new run",
+        "Every table with held-out runs (how many); dashed: what was asked.",
+    ),
+    "truth_coverage": Figure(
+        figures_sources.truth_coverage,
+        ("truth coverage",),
+        "Simulated truth: coverage of 90% intervals beyond the runs",
+        "Mean over worlds with one standard error; the grey band is what is asked, 85 to 95%.",
+    ),
+    "truth_regret": Figure(
+        figures_sources.truth_regret,
+        ("truth regret",),
+        "Simulated truth: score lost against the oracle",
+        "Real budget 16 or 64 times the largest run; mean over worlds with one standard error.",
+    ),
+    "repetition_probe": Figure(
+        figures_sources.probe,
+        ("probe lines", "probe runs"),
+        "Repetition probe: fitted up to 400k tokens, asked for 800k",
+        "Average of forms, median and 90% band, where stdlib repeats its 60k tokens.",
+    ),
+    "regmix": Figure(
+        figures_sources.regmix,
+        ("regmix",),
+        "regmix: Pile-CC loss of unseen mixtures, law fitted to 512 runs at 1M",
+        "A law of order needs a rising cloud, not one on the diagonal.",
+    ),
+    "bimix": Figure(
+        figures_sources.bimix,
+        ("bimix",),
+        "bimix: each of six mixtures held out in turn, error by domain",
+        "Own-share law of every domain, beside the mean of the other mixtures at the same step.",
+    ),
+    "gadre_overtraining": Figure(
+        figures_sizes.gadre,
+        ("gadre lines", "gadre runs", "decisions"),
+        "gadre_overtraining: 1.4B at 640 tokens per parameter from small runs",
+        "Left: 1.4B and 6.9B were not seen. Right: from runs up to a budget, and by it alone.",
+    ),
+    "chinchilla_epoch": Figure(
+        figures_sizes.chinchilla,
+        ("chinchilla", "chinchilla parameters"),
+        "chinchilla_epoch: runs above 1e21 FLOPs predicted from those below",
+        "",
+    ),
+    "porian_isoflop": Figure(
+        figures_sizes.porian,
+        ("porian",),
+        "porian_isoflop: compute-optimal size and held-out loss in 15 setups",
+        "",
+    ),
+    "learning_curves": Figure(
+        figures_sizes.learning_curves,
+        ("learning_curves",),
+        "learning_curves: error of extrapolating an image classifier's curve",
+        "Below the dashed line the law is better than the last value seen.",
+    ),
+    "dclm_database": Figure(
+        figures_sizes.dclm,
+        ("dclm",),
+        "dclm_database: a corpus at the larger scale from the smaller one",
+        "Shifted-power link between scales, fitted to the other corpora.",
+    ),
+    "steplaw": Figure(
+        figures_sizes.steplaw,
+        ("steplaw", "steplaw exponents"),
+        "steplaw: best loss of the largest model, and how its settings scale",
+        "Left: the smaller models are fitted. Right: learning rate and batch at the optimum.",
+    ),
+}
+
+BESIDE = "figures"
+"""Folder beside the table for the figures of `KEPT`."""
+KEPT = ("coverage", "truth_coverage", "truth_regret", "gadre_overtraining", "repetition_probe")
+"""Drawn beside the committed table too: small, and of data that may be redrawn. chinchilla_epoch
+and steplaw state no licence, so figures with their points stay out of the repository."""
 
 
 # %%
-def probe() -> alt.LayerChart:
-    """Two sources, one scarce, and what happened beyond the runs."""
-    table = pd.read_csv(RUNS / "repetition_probe" / "runs.csv")
-    points = probe_points(table, ("natural", "matched"))
-    law = blend(FORMS, points, rng=np.random.default_rng(0), repeats=True)
-    grid = np.geomspace(points.tokens.min(), 8e5, 60)
-    parts = []
-    for code, (name, pool) in enumerate((("stdlib", 6e4), ("raw", 1e9))):
-        draws = predict(law, code, grid, np.minimum(grid, pool))
-        low, high = band(draws)
-        middle = np.median(draws, axis=0)
-        parts.append(
-            pd.DataFrame({"source": name, "tokens": grid, "bpb": middle, "low": low, "high": high})
-        )
-    runs = table[table["design"] != "none"].rename(columns={"d_tokens": "tokens"})
-    x = alt.X("tokens:Q", scale=alt.Scale(type="log", nice=False), title="source tokens")
-    y = alt.Y("bpb:Q", scale=alt.Scale(zero=False), title="score, bits per byte")
-    lines = alt.Chart(pd.concat(parts)).encode(x=x, color=alt.Color("source:N", title=None))
-    marks = alt.Chart(runs).encode(
-        x=x,
-        y=y,
-        color="source:N",
-        shape=alt.Shape(
-            "design:N",
-            title="run",
-            scale=alt.Scale(
-                domain=["natural", "matched", "target"], range=["triangle-up", "circle", "diamond"]
-            ),
-        ),
-        size=alt.condition("datum.design == 'target'", alt.value(140), alt.value(45)),
-    )
-    bands = lines.mark_area(opacity=0.15).encode(
-        y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="score, bits per byte"), y2="high:Q"
-    )
-    return alt.layer(
-        bands, lines.mark_line().encode(y=y), marks.mark_point(filled=True)
-    ).properties(
-        width=560, height=340, title="Repetition probe: fitted up to 400k tokens, asked for 800k"
-    )
+def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Vega-Lite specs by name, of the figures whose tables are all there."""
+    return {
+        name: drawing.spec(figure.chart(*(tables[t] for t in figure.tables)), *figure[2:])
+        for name, figure in FIGURES.items()
+        if all(t in tables for t in figure.tables)
+    }
 
 
-def regmix() -> alt.FacetChart:
-    """Predicted at 1M against measured at three sizes."""
-    form, spread = CHOSEN
-    assert form in MIXTURE_LAWS
-    train = pd.read_csv(RUNS / "regmix" / "train_1m.csv")
-    law = fit_surface(
-        mixture_laws(spread=spread)[form],
-        {"shares": shares(train)},
-        loss(train, PILE),
-        rng=np.random.default_rng(0),
-        starts=4,
-        delta=DELTA,
-    )
-    parts = []
-    for name, size in zip(SCALES, ("1M", "60M", "1B"), strict=True):
-        test = pd.read_csv(RUNS / "regmix" / f"{name}.csv")
-        expected = law.curve({"shares": shares(test)})
-        parts.append(pd.DataFrame({"size": size, "predicted": expected, "loss": loss(test, PILE)}))
-    return (
-        alt.Chart(pd.concat(parts))
-        .mark_circle(size=28, opacity=0.6)
-        .encode(
-            x=alt.X("predicted:Q", scale=alt.Scale(zero=False), title="predicted at 1M, nats"),
-            y=alt.Y("loss:Q", scale=alt.Scale(zero=False), title="measured, nats"),
-        )
-        .properties(width=230, height=230)
-        .facet(
-            alt.Column("size:N", sort=["1M", "60M", "1B"], title="Pile-CC loss of unseen mixtures")
-        )
-        .resolve_scale(y="independent", x="independent")
-    )
-
-
-def main(folder: Path) -> None:
+def write(figures: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """One SVG a figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("probe", probe), ("regmix", regmix)):
-        svg = vl_convert.vegalite_to_svg(draw().to_dict())
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        print(folder / f"{name}.svg")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for name, spec in figures.items():
+        (folder / f"{name}.svg").write_text(drawing.svg(spec), encoding="utf-8")

@@ -30,6 +30,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from analysis.backtest_points import coverage_points, mixture_points, within
 from analysis.rows import Row, row, show
 from anneal.laws.mixture_choice import MixtureChoice, choose_mixture_law, rank_correlation
 from anneal.laws.mixture_laws import DELTA, MIXTURE_LAWS, mixture_laws, shares_of
@@ -38,7 +39,6 @@ from anneal.laws.surface_draws import bootstrap_surface
 from anneal.laws.surface_fits import SurfaceFit, fit_surface
 
 RUNS = Path(__file__).parents[1] / "../shared/runs"
-LEVELS = (0.5, 0.8, 0.95)
 SCALES = ("test_1m", "test_60m", "test_1b")
 TREES = (0.990, 0.986, 0.962)
 """LightGBM on Pile-CC at the three scales, SOURCE.md."""
@@ -98,7 +98,9 @@ def regmix() -> Iterator[Row]:
             text = f"{triple(ours)} ({choice.pick.approach}, {choice.pick.parameters} parameters)"
             better = all(a >= b for a, b in zip(ours, TREES, strict=True))
             question = "pile_cc: Spearman at 1M / 60M / 1B, fitted at 1M"
-            yield row("regmix", question, text, f"LightGBM {triple(TREES)}{same}", better)
+            drawn = mixture_points(law, pairs)
+            other = f"LightGBM {triple(TREES)}{same}"
+            yield row("regmix", question, text, other, better, drawn=drawn)
             near = all(a >= b - 5e-4 for a, b in zip(ours, AIM, strict=True))
             yield row("regmix", "pile_cc: the aim", triple(ours), triple(AIM), near)
             yield resampled(law, tree, unseen[2], truth[2])
@@ -268,8 +270,10 @@ def coverage(
             found, {"shares": train}, score, rng=rng, draws=60, starts=1, tolerance=1e-3
         )
         runs = np.vstack([draws.outcomes({"shares": where}, rng=rng) for _ in range(20)])
-        text = " / ".join(f"{c:.0%}" for c in inside(runs, truth))
-        yield row("regmix", f"pile_cc: coverage, {name}", text, "50% / 80% / 95%")
+        inside = within(runs, truth).mean(axis=1)
+        text = " / ".join(f"{c:.0%}" for c in inside)
+        drawn = coverage_points(f"regmix: {name}", inside, truth.size)
+        yield row("regmix", f"pile_cc: coverage, {name}", text, "50% / 80% / 95%", drawn=drawn)
     # Residuals know the middle of the table. What lies beyond it is missed by as much as the law
     # misses the best of those runs that it may see: that held-out error becomes the runs' SD.
     form = surface.name
@@ -277,22 +281,18 @@ def coverage(
     sd = next(r for r in rest.rows if r.form == form).error["best"]
     curve = np.repeat(draws.curve({"shares": seen[best]}), 20, axis=0)
     runs = curve + sd * rng.standard_normal(curve.shape)
-    text = " / ".join(f"{c:.0%}" for c in inside(runs, y[best]))
+    inside = within(runs, y[best]).mean(axis=1)
+    text = " / ".join(f"{c:.0%}" for c in inside)
+    name = f"best fifth, SD {sd:.3f} from holding out the best of the rest"
     yield row(
         "regmix",
-        f"pile_cc: coverage, best fifth, SD {sd:.3f} from holding out the best of the rest",
+        f"pile_cc: coverage, {name}",
         text,
         "50% / 80% / 95%",
+        drawn=coverage_points(
+            "regmix: best fifth, SD from the best of the rest", inside, best.sum()
+        ),
     )
-
-
-def inside(runs: np.ndarray, truth: np.ndarray) -> list[float]:
-    """Share of the scores inside each interval of (draws, n) runs."""
-    out = []
-    for level in LEVELS:
-        low, high = np.quantile(runs, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-        out.append(float(np.mean((low <= truth) & (truth <= high))))
-    return out
 
 
 # %%
@@ -321,7 +321,10 @@ def bimix_table() -> Iterator[Row]:
             other, plain_r2 = judged(against, y, table["mix"].to_numpy())
             note = f"plain least squares here {other}; SOURCE.md R2 {plain} (averaging not stated)"
             question = f"{name}: mixture held out, own-share law of every domain"
-            yield row("bimix", question, text, note, r2[0] >= plain_r2[0])
+            off = {"law": ours, "mean of the other mixtures": last}
+            errors = {by: np.abs(guess / y - 1).mean(axis=0) for by, guess in off.items()}
+            drawn = pd.DataFrame({"dataset": name, "domain": domains} | errors)
+            yield row("bimix", question, text, note, r2[0] >= plain_r2[0], drawn={"bimix": drawn})
 
 
 def plain_bimix(share: np.ndarray, step: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.backtest_points import LEVELS, coverage_points, within
 from analysis.rows import Row, row
 from anneal.laws.catalogue import SURFACES
 from anneal.laws.surface_draws import SurfaceEnsemble, bootstrap_surface
@@ -21,7 +22,6 @@ from anneal.laws.surface_drift import Drift, measure_drift
 from anneal.laws.surface_fits import SurfaceFit, fit_surface
 
 RUNS = Path(__file__).parents[1] / "../shared/runs"
-LEVELS = (0.5, 0.8, 0.95)
 REALISED = {
     "chinchilla_epoch": 1.76,
     "gadre_overtraining": 0.11,
@@ -63,9 +63,7 @@ def inside(
     runs = ensemble.outcomes(where, rng=np.random.default_rng(2))
     if drift is not None:
         runs = drift.apply(runs, where, rng=np.random.default_rng(4))
-    y = table[score].to_numpy(float)
-    tails = [np.quantile(runs, [0.5 - a / 2, 0.5 + a / 2], axis=0) for a in LEVELS]
-    return np.array([(low <= y) & (y <= high) for low, high in tails])
+    return within(runs, table[score].to_numpy(float))
 
 
 def drifts(
@@ -106,9 +104,18 @@ def coverage_row(
         text += f" with drift; {covered(noise_only)[0]} by noise alone"
     if wrong is not None:
         text += f"; wrong by {np.median(wrong):.2f} residual SDs per e-fold"
+    short = question.partition(" (")[0]
     question = f"coverage of 50 / 80 / 95% intervals, {question}"
     reference = "50% / 80% / 95%, short by at most two binomial SDs"
-    return row(dataset, question, text, reference, holds)
+    every = np.concatenate(parts, axis=1)
+    drawn = coverage_points(f"{dataset}: {short}", every.mean(axis=1), every.shape[1])
+    return row(dataset, question, text, reference, holds, drawn=drawn)
+
+
+def predicted(found: SurfaceFit, table: Table, score: str, **more: Any) -> Table:
+    """What a figure draws of a fit: `predicted` and `measured` score of every row, and `more`."""
+    curve = found.curve(columns(found.surface.name, table))
+    return pd.DataFrame({"predicted": curve, "measured": table[score].to_numpy(float)} | more)
 
 
 def relative(found: SurfaceFit, table: Table, score: str) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import Akima1DInterpolator
 
+from analysis.backtest_points import overtraining_points
 from analysis.backtest_rows import (
     Row,
     Table,
@@ -22,6 +23,7 @@ from analysis.backtest_rows import (
     drifts,
     fit,
     inside,
+    predicted,
     read,
     realised,
     relative,
@@ -46,15 +48,32 @@ def chinchilla_epoch() -> Iterator[Row]:
     for key, error in (("E", 0.02566), ("alpha", 0.0154), ("beta", 0.0206)):
         ours = float(ensemble.parameters()[key].std())
         near = abs(ours / error - 1) <= 0.2
+        low, high = np.quantile(ensemble.parameters()[key], [0.025, 0.975])
+        pair = {"ours": (found.parameters[key], low, high)}
+        pair["published"] = (np.mean(published[key]), *published[key])
+        drawn = pd.DataFrame(pair, index=["value", "low", "high"]).T.reset_index(names="by")
         yield row(
-            name, f"standard error of {key}, 4000 pairs draws", f"{ours:.4f}", f"{error}", near
+            name,
+            f"standard error of {key}, 4000 pairs draws",
+            f"{ours:.4f}",
+            f"{error}",
+            near,
+            drawn={"chinchilla parameters": drawn.assign(parameter=key)},
         )
     small, large = used[used.flops <= 1e21], used[used.flops > 1e21]
     half = fit("chinchilla", small, "loss")
     off = relative(half, large, "loss")
     text = f"{np.abs(off).mean():.2%}, MSE {np.mean((off * large.loss) ** 2):.2e}"
     question = f"{len(large)} runs above 1e21 FLOPs from those below: mean absolute error"
-    yield row(name, question, text, "1.05% (plain refit)", round(np.abs(off).mean(), 4) <= 0.0105)
+    drawn = predicted(half, used, "loss", flops=used.flops, held=used.flops > 1e21)
+    yield row(
+        name,
+        question,
+        text,
+        "1.05% (plain refit)",
+        round(np.abs(off).mean(), 4) <= 0.0105,
+        drawn={"chinchilla": drawn},
+    )
     ensemble = draws(half, small, "loss", draws=1000)
     drift = drifts(name, "chinchilla", small, "loss", ("n_params", "d_tokens"))
     yield coverage_row(
@@ -90,6 +109,8 @@ def gadre_overtraining() -> Iterator[Row]:
         tiny, large = group[small[group.index]], group[~small[group.index]]
         few = fit("overtraining", group[five[group.index]], "loss_c4_val")
         many = fit("overtraining", tiny, "loss_c4_val")
+        if source == "rpj":
+            drawn = overtraining_points(few, group, five, "loss_c4_val")
         all_errors += list(np.abs(relative(many, large, "loss_c4_val")))
         ensemble = draws(many, tiny, "loss_c4_val", draws=1000)
         drift = drifts(name, "overtraining", tiny, "loss_c4_val", ("flops",))
@@ -105,7 +126,9 @@ def gadre_overtraining() -> Iterator[Row]:
                 errors[(source, run.token_multiplier)] = 100 * abs(off)
     key = ("rpj", 640)
     question = "1.4B, 900B tokens, RedPajama, from 5 small runs: error of C4 loss"
-    yield row(name, question, f"{errors[key]:.2f}%", "0.7% (published)", errors[key] <= 0.7)
+    yield row(
+        name, question, f"{errors[key]:.2f}%", "0.7% (published)", errors[key] <= 0.7, drawn=drawn
+    )
     text = ", ".join(f"{s} x{m}: {e:.2f}%" for (s, m), e in errors.items())
     plain = ", ".join(f"{s} x{m}: {e:.2f}%" for (s, m), e in FIVE_RUNS.items())
     mean = np.mean(list(errors.values()))
@@ -119,7 +142,8 @@ def gadre_overtraining() -> Iterator[Row]:
         f"{100 * np.mean(all_errors):.2f}%",
         "no published figure",
     )
-    yield coverage_row(name, "those runs (fits of 31 or 32 each)", parts, noisy, wrong)
+    question = "runs of 1.4B and 6.9B (fits of 31 or 32 each)"
+    yield coverage_row(name, question, parts, noisy, wrong)
     yield from _gadre_decisions(runs, small)
 
 
@@ -177,7 +201,7 @@ def porian_isoflop() -> Iterator[Row]:
     points = read(name, "isoflop_points.csv")
     published = read(name, "published_fits.csv").query("fit_method == 'basic'")
     wanted = published.set_index("setup_id").n_exponent
-    akima, law, errors, naive, parts, noisy, wrong = [], [], [], [], [], [], []
+    akima, law, errors, naive, parts, noisy, wrong, drawn = ([] for _ in range(8))
     for setup, group in points.groupby("setup_id"):
         budgets = np.array(sorted(group.flops_budget.unique()))
         akima.append(_isoflop_exponent(group) - wanted[setup])
@@ -192,6 +216,7 @@ def porian_isoflop() -> Iterator[Row]:
         errors.append(np.abs(relative(part, large, "loss")).mean())
         best = small[small.flops_budget == budgets[-3]].loss.min()
         naive.append(np.abs(best / large.loss - 1).mean())
+        drawn.append((setup, wanted[setup], akima[-1], law[-1], errors[-1], naive[-1]))
         ensemble = draws(part, small, "loss", draws=400)
         drift = drifts(name, "chinchilla", small, "loss", ("n_params", "d_tokens"))
         wrong.append(realised(part, drift, large, "loss"))
@@ -204,6 +229,11 @@ def porian_isoflop() -> Iterator[Row]:
         text,
         "0.013 (plain parabolas)",
         bool(np.mean(np.abs(akima)) <= 0.013),
+        drawn={
+            "porian": pd.DataFrame(
+                drawn, columns=["setup", "published", "akima", "law", "error", "naive"]
+            )
+        },
     )
     text = f"{np.mean(np.abs(law)):.4f}, largest {np.max(np.abs(law)):.4f}"
     yield row(
@@ -267,6 +297,7 @@ def steplaw() -> Iterator[Row]:
         f"{100 * off:.2f}%",
         f"best smaller cell {100 * naive:.2f}% (measured here)",
         bool(off < naive),
+        drawn={"steplaw": predicted(found, kept, "loss", n_params=kept.n_params, held=largest)},
     )
     ensemble = draws(found, kept[~largest], "loss", "residual", draws=500)
     by = ("n_params", "d_tokens")
@@ -307,6 +338,12 @@ def _best_settings(kept: Table, grids: dict[tuple[float, float], Table]) -> Iter
         + " / ".join(f"{a:.2f} to {b:.2f}" for a, b in zip(low, high, strict=True)),
         "-0.713 / 0.307 / 0.571 (published); -0.82 / 0.29 / 0.50 (plain argmin)",
         gap <= float(np.abs(crude - published).max()),
+        drawn={
+            "steplaw exponents": pd.DataFrame(
+                {"ours": ours, "published": published, "plain": crude},
+                index=["lr in N", "lr in D", "batch in D"],
+            ).reset_index(names="exponent")
+        },
     )
     cost: dict[str, list[float]] = {"bowls": [], "argmin": [], "published": []}
     for i, cell in enumerate(kept.itertuples()):

@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.backtest_points import LEVELS, coverage_points, decision_points, probe_curves
 from analysis.rows import Row, row, show
 from analysis.settled import FORMS as SWEEP_FORMS
 from analysis.source_tables import Problem, dclm, gadre, mixtures
@@ -56,6 +57,7 @@ from anneal.laws.decisions import (
     accuracy_by_budget,
     budgets,
     count_pairs,
+    expected_ranks,
     over_draws,
     regret,
     spearman,
@@ -67,7 +69,6 @@ PLAIN = ("power", "power_one_exponent", "pure_power")
 """Forms for tables without repetition and without the base's score."""
 SHARED_FORM = "power_one_exponent"
 """One floor and one exponent: sources differ by a factor, so their order hardly extrapolates."""
-LEVELS = (0.5, 0.8, 0.95)
 DRAWS = 400
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "runs"
 
@@ -86,7 +87,7 @@ class Asked:
         law: (draws, k) predicted curves of the sources at the largest budget; None where no form
             could be fitted.
         single: ranking at this budget.
-        still: (k,) mean prediction with the drift of the average left out: drift is symmetric, so
+        still: (k,) expected ranks with the drift of the average left out: drift is symmetric, so
             it should not move a ranking, and with few draws it does.
         shared: (k,) the same by `SHARED_FORM` alone, the form with the fewest parameters.
         guess: (k,) scores at this budget.
@@ -132,7 +133,7 @@ def ask(problem: Problem, rng: np.random.Generator) -> list[Asked]:
             where = np.full(k, float(np.exp(np.log(test.tokens).mean())))
             law = predict(found, np.arange(k), where)
             calm = replace(found, drift=np.zeros_like(found.drift))
-            still = predict(calm, np.arange(k), where).mean(axis=0)
+            still = expected_ranks(predict(calm, np.arange(k), where))
             simple = fit(SHARED_FORM, seen, rng=rng)
             shared = predict(simple, np.arange(k), where) if simple.usable else None
             new = outcomes(found, test.group, test.tokens, test.tokens, rng=rng)
@@ -206,18 +207,20 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
         e = some[0].single.accuracy
         reference += f", 90% over runs {e.low:.0%} to {e.high:.0%}"
     if any(a.law is None for a in some):
-        return row(name, question, "no law: too few budgets", reference, None)
+        share = right / max(decided, 1)
+        drawn = decision_points(some[0].problem.dataset, some[0].budget, None, share)
+        return row(name, question, "no law: too few budgets", reference, None, drawn=drawn)
     laws = [a.law for a in some if a.law is not None]
-    means = [law.mean(axis=0) for law in laws]
+    order = [expected_ranks(law) for law in laws]
     counted = [
-        count_pairs(mean, a.truth, noise=a.noise) for mean, a in zip(means, some, strict=True)
+        count_pairs(ranks, a.truth, noise=a.noise) for ranks, a in zip(order, some, strict=True)
     ]
     ours = sum(p.right for p in counted)
     sure = [_sure(law, a) for law, a in zip(laws, some, strict=True)]
     text = (
         f"{ours:g} of {decided} pairs ({ours / max(decided, 1):.0%}; {tied} ties left out), "
         f"sure of {sum(n for n, _ in sure)} and right in {sum(r for _, r in sure)} of them, "
-        f"{_costs(some, means)}"
+        f"{_costs(some, order)}"
     )
     for words, guesses in (
         ("the average without drift", [a.still for a in some]),
@@ -236,7 +239,9 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
     errors = np.array([a.error for a in some]).mean(axis=0)
     text += f"; error of the score {errors[0]:.1%}"
     reference += f"; error of the score {errors[1]:.1%}"
-    return row(name, question, text, reference, ours >= right)
+    shares = ours / max(decided, 1), right / max(decided, 1)
+    drawn = decision_points(some[0].problem.dataset, some[0].budget, *shares)
+    return row(name, question, text, reference, ours >= right, drawn=drawn)
 
 
 def _sure(law: Floats, a: Asked) -> tuple[int, int]:
@@ -283,7 +288,9 @@ def _coverage(name: str, asked: Sequence[Asked]) -> list[Row]:
             "beyond them (asked: within 10 points)"
         )
         good = all(abs(s - q) <= 0.1 for q, s in shares.items())
-        rows.append(row(name, question, text, f"{count} runs", good))
+        short = f"{asked[0].problem.dataset}: {factor:,.0f}x beyond the runs"
+        drawn = coverage_points(short, list(shares.values()), count)
+        rows.append(row(name, question, text, f"{count} runs", good, drawn=drawn))
     return rows
 
 
@@ -316,7 +323,10 @@ def probe_rows(folder: Path, *, seed: int = 0) -> list[Row]:
         average = blend(SWEEP_FORMS, points, rng=rng, draws=DRAWS, repeats=True)
         top = ", ".join(f"{n} {w:.0%}" for n, w in list(average.named_weights.items())[:3])
         question = f"stdlib - raw at 800k by the average of a sweep, {' + '.join(designs)} runs"
-        rows.append(_gap_row(question, average, target, truth, f"; {top}"))
+        found = _gap_row(question, average, target, truth, f"; {top}")
+        if designs == ("natural", "matched"):
+            found["drawn"] = probe_curves(table, average, float(points.tokens.min()))
+        rows.append(found)
     for design in ("natural", "matched"):
         own = table[(table["design"] == design) | (table["source"] == "raw")]
         gaps = own[own["d_tokens"] <= 400_000].pivot_table(

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis import worlds
+from analysis.backtest_points import means
 from analysis.rows import Row, row, show
 from analysis.settled import FACTORS, TRUE_FORM, Seen, study
 from analysis.worlds import Family, Place
@@ -97,6 +98,13 @@ def _coverage_rows(name: str, seen: Sequence[Seen]) -> list[Row]:
                     _covers(values["ours"]),
                     others,
                     _wanted(values["ours"]),
+                    drawn=means(
+                        "truth coverage",
+                        values,
+                        family=seen[0].truth.family,
+                        what=what,
+                        factor=factor,
+                    ),
                 )
             )
     for index, factor in asked:
@@ -164,6 +172,8 @@ def _regret_rows(name: str, seen: Sequence[Seen]) -> list[Row]:
         if other == "ours":
             continue
         theirs = np.array([s.regret[other] for s in seen])
+        same = {"family": seen[0].truth.family, "factor": seen[0].extrapolation}
+        drawn = means("truth regret", {"ours": ours, other: theirs}, **same)
         rows.append(
             row(
                 name,
@@ -172,6 +182,7 @@ def _regret_rows(name: str, seen: Sequence[Seen]) -> list[Row]:
                 f"{_mean(theirs, 4)}, 95th percentile {np.quantile(theirs, 0.95):.4f}; "
                 f"better than ours in {int((theirs < ours - 1e-6).sum())} of {len(seen)}",
                 bool(ours.mean() <= theirs.mean()),
+                drawn=drawn,
             )
         )
     return rows

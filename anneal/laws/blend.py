@@ -2,33 +2,26 @@
 
 One form's bootstrap knows the noise of the runs, not the shape of the curve: fitted with a wrong
 shape, its 90% interval held the truth 16 times beyond the data in half of our simulated worlds
-(`uncertainty`). Two things mend that, and both come from the same back-test.
+(`uncertainty`). Two things mend that.
 
-**Rolling origin.** Each form is fitted to the smallest budgets alone, from three of them up to all
-but the largest, and asked for every larger budget. With budgets b_1 < ... < b_n that gives errors
-at one doubling, at two, and so on, of predictions that were real predictions.
-
-**Weights.** A form counts by w ~ mse^(-c/2), the likelihood of its c budgets predicted (all runs of
-one budget and origin err together, so they count once) with the error variance profiled out. No
-form is dropped for being second: forms that predict alike count alike, and where they part beyond
-the data the interval widens (stacking's purpose; Yao 1704.02030).
+**Weights.** Forms are averaged by what they said of budgets they had not seen, and by their
+residuals at those they had (`rolling`). No form is dropped for being second: forms that predict
+alike count alike, and where they part beyond the data the interval widens (stacking's purpose; Yao
+1704.02030).
 
 **Drift.** What is left is that all forms may be wrong together. The log score of group i may leave
-the average by d_i per doubling beyond the largest budget, d_i = common + own. Both variances are
-what the rolling errors of the average have beyond what was to be expected of them: run noise, the
+the average by d_i per doubling beyond the largest budget, d_i = common + own. A common drift moves
+all sources alike and so leaves their order; an own drift does not. Both variances have a scaled
+inverse chi-square posterior: what is assumed, counting for `PRIOR_CELLS` rolled budgets, and what
+the rolling errors of the average have beyond what was to be expected of them: run noise, the
 uncertainty of each form's parameters (to first order) and the spread between forms, all of which
-the draws have anyway. They are scaled inverse chi-square posteriors whose prior counts for
-`PRIOR_CELLS` observations. A common drift moves all sources alike and so leaves their order; an own
-drift does not. Each draw takes its SDs from the posterior, so few budgets give heavy tails.
+the draws have anyway. Each draw takes its SDs from it, so few budgets give heavy tails.
 
-Measured coverage of the 90% interval of the curve (6 groups, 5 budgets, 3 seeds at one, 0.6%
-noise, 160 draws, 12 worlds x 6 curves a row, standard errors 2 to 7 points):
-
-    worlds and forms                                  inside   largest   4x     16x beyond
-    shifted power; four forms                         92%      86%       88%    85%
-    shifted power; `power` alone, a wrong shape       89%      90%       90%    89%
-    a fast and a slow part; four forms, all wrong     97%      93%       92%    96%
-    repeated pools, R* about 10 (8 worlds); 15 forms  94%      98%       94%    90%
+What is assumed depends on whether the noise is known. On 46 problems of published runs without
+repeated seeds (`analysis.backtest_sources`), where misses may be noise or shape and nothing tells
+which, 0.8% and 0.5% a doubling make 50 / 80 / 95% intervals of new runs right on average; there the
+SD of a form's residuals said nothing of its drift. Repeated seeds say what noise is, and what is
+left for drift is less. Measured coverage, simulated and published: `analysis/BACKTEST.md`.
 """
 
 from __future__ import annotations
@@ -37,58 +30,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from anneal.errors import LawError
-from anneal.laws.fits import SMALLEST_NOISE, Fit, fit, predict
-from anneal.laws.forms import FORMS, Form, Frame, Where, evaluate, prior
+from anneal.laws.fits import Fit, fit
+from anneal.laws.forms import FORMS, Form, Frame, Where
 from anneal.laws.points import Floats, Points
-from anneal.laws.uncertainty import Ensemble, bootstrap, noise_floor
+from anneal.laws.rolling import Rolled, averaged, by_cell, noise_between_seeds, rolling, weigh
+from anneal.laws.uncertainty import Ensemble, bootstrap
 
-COMMON_SD = 0.003
-"""Log score per doubling, all groups together (assumed, see the module's text)."""
-OWN_SD = 0.002
-"""Log score per doubling, one group against the others (assumed)."""
-PRIOR_CELLS = 2.0
-"""Observations that the assumed SDs count for."""
-FEWEST_BUDGETS = 3
-"""A form is asked to predict only from this many budgets on."""
+SEEDED = (0.001, 0.0007)
+"""Common and own SD of the drift, log score per doubling, where repeated seeds tell the noise
+(assumed)."""
+UNSEEDED = (0.008, 0.005)
+"""The same where nothing tells noise from shape (measured on published runs, see above)."""
+PRIOR_CELLS = 8.0
+"""Rolled budgets that the assumed SDs count for."""
+SURE = 1.0
+"""Standard errors by which rolled errors must exceed expectation to count as drift: their squares
+scatter, and what is above expectation by chance would widen every interval."""
 NEGLIGIBLE = 0.02
 """Weight below which a form is left out: it would get a draw or none."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rolled:
-    """What one form, or the average of several, said about budgets that it had not seen.
-
-    Args:
-        origin: (k,) largest budget fitted to, tokens.
-        row: (k,) row of the table that was predicted.
-        doublings: (k,) log2 of the row's budget over the origin.
-        error: (k,) log predicted minus log measured.
-        expected: (k, k) covariance of the errors that parameters (and other forms) explain; blocks
-            of one origin, no run noise.
-        message: why there are none.
-    """
-
-    origin: Floats
-    row: Floats
-    doublings: Floats
-    error: Floats
-    expected: Floats
-    message: str = ""
-
-    @property
-    def cells(self) -> int:
-        """Budgets predicted, an origin's each counted."""
-        return len(set(zip(self.origin.tolist(), self.doublings.tolist(), strict=True)))
-
-    @property
-    def mse(self) -> float:
-        """Mean squared error, every predicted budget counting alike; infinite where none was."""
-        if not self.error.size:
-            return float("inf")
-        return float(np.mean([(e**2).mean() for e in _by_cell(self, self.error)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +63,7 @@ class Blend:
         rolls: the members' own rolling predictions.
         rolled: errors of the average's.
         common_sd, own_sd: posterior scales of the drift, log score per doubling.
+        assumed: what was assumed of the two.
     """
 
     members: tuple[Ensemble, ...]
@@ -111,6 +73,7 @@ class Blend:
     rolled: Rolled
     common_sd: float
     own_sd: float
+    assumed: tuple[float, float]
 
     @property
     def fit(self) -> Fit:
@@ -224,7 +187,7 @@ def blend(
     pricing = [name for name in usable if FORMS[name].repeats]
     names = pricing if repeats and pricing else list(usable)
     rolls = {name: rolling(name, points, rng=rng) for name in names}
-    weights = weigh(rolls)
+    weights = weigh(rolls, usable, points)
     kept = sorted((n for n in names if weights[n] >= NEGLIGIBLE), key=lambda n: -weights[n])
     total = sum(weights[n] for n in kept)
     shares = [weights[n] / total for n in kept]
@@ -232,146 +195,59 @@ def blend(
         bootstrap(usable[n], points, draws=max(2, round(draws * w)), rng=rng)
         for n, w in zip(kept, shares, strict=True)
     )
-    rolled = _averaged([rolls[n] for n in kept], shares)
-    drift, common, own = _drift(rolled, points, sum(m.draws for m in members), rng)
+    rolled = averaged([rolls[n] for n in kept], shares)
+    noise = noise_between_seeds(points)
+    assumed = UNSEEDED if noise is None else SEEDED
+    scales = _drift_scales(rolled, points, noise or 0.0, assumed)
+    drift = _drift((sum(m.draws for m in members), len(points.labels)), scales, rng)
     parts = tuple(rolls[n] for n in kept)
-    return Blend(members, tuple(shares), drift, parts, rolled, common, own)
+    sds = scales[0][0], scales[1][0]
+    return Blend(members, tuple(shares), drift, parts, rolled, *sds, assumed)
 
 
-def rolling(form: str, points: Points, *, rng: np.random.Generator) -> Rolled:
-    """Predict every budget from those below it, from three budgets on."""
-    ladder = _ladder(points)
-    parts: list[tuple[Floats, Floats, Floats, Floats]] = []
-    blocks: list[Floats] = []
-    message = f"{ladder.size} budgets: too few to leave one out"
-    for origin in ladder[FEWEST_BUDGETS - 1 : -1]:
-        seen = points.tokens <= origin * (1 + 1e-9)
-        law = fit(form, points.rows(seen), rng=rng, starts=24)
-        if law.outcome != "ok":
-            message = law.message or law.outcome
-            continue
-        row = np.flatnonzero(~seen)
-        expected = predict(law, points.group[row], points.tokens[row], points.unique[row])
-        error = np.log(expected) - np.log(points.score[row])
-        doublings = np.log2(points.tokens[row] / origin)
-        parts.append((np.full(row.size, origin), row.astype(np.float64), doublings, error))
-        blocks.append(_spread(law, points.rows(seen), points.rows(~seen)))
-    if not parts:
-        none = np.zeros(0)
-        return Rolled(none, none, none, none, np.zeros((0, 0)), message)
-    origins, rows, doublings, error = (np.concatenate(c) for c in zip(*parts, strict=True))
-    return Rolled(origins, rows, doublings, error, np.asarray(block_diag(*blocks)))
-
-
-def _spread(law: Fit, seen: Points, later: Points) -> Floats:
-    """(k, k) covariance of predicted log scores that the parameters' uncertainty makes, to first
-    order: J (H + Q)^-1 J', with the priors' precision Q and bounded parameters held."""
-    assumed = prior(law.form, law.frame)
-    free = (law.theta > assumed.low) & (law.theta < assumed.high)
-    slopes = []
-    for rows in (seen, later):
-        score, slope = evaluate(law.form, law.frame, law.thetas, at=rows)
-        slopes.append((slope[0] / score[0][:, None])[:, free])
-    here, there = slopes
-    noise = max(law.residual_sd, SMALLEST_NOISE)
-    known = here.T @ here / noise**2 + assumed.precision[np.ix_(free, free)]
-    return np.asarray(there @ np.linalg.solve(known, there.T))
-
-
-def weigh(rolls: dict[str, Rolled]) -> dict[str, float]:
-    """Weights of forms, summing to 1: mse^(-c/2), c the budgets predicted; equal without any."""
-    cells = max(r.cells for r in rolls.values())
-    if not cells:
-        return dict.fromkeys(rolls, 1.0 / len(rolls))
-    log = {
-        name: -0.5 * cells * np.log(max(r.mse, 1e-12)) if r.cells == cells else -np.inf
-        for name, r in rolls.items()
-    }
-    top = max(log.values())
-    raw = {name: float(np.exp(value - top)) for name, value in log.items()}
-    return {name: value / sum(raw.values()) for name, value in raw.items()}
-
-
-def _ladder(points: Points) -> Floats:
-    """Distinct budgets, ascending; budgets within 5% of one another are one (whole steps)."""
-    ladder: list[float] = []
-    for budget in np.unique(points.tokens):
-        if ladder and budget <= ladder[-1] * 1.05:
-            ladder[-1] = float(budget)
-        else:
-            ladder.append(float(budget))
-    return np.array(ladder)
-
-
-def _averaged(rolls: Sequence[Rolled], weights: Sequence[float]) -> Rolled:
-    """Errors of the weighted mean of the forms' predictions, where all of them made one."""
-    full = [(r, w) for r, w in zip(rolls, weights, strict=True) if r.error.size]
-    if not full:
-        return rolls[0]
-    first = max((r for r, _ in full), key=lambda r: r.error.size)
-    same = [(r, w) for r, w in full if r.error.size == first.error.size]
-    total = sum(w for _, w in same)
-    error = np.asarray(sum(w * r.error for r, w in same) / total)
-    together = first.origin[:, None] == first.origin[None, :]
-    expected = np.zeros_like(first.expected)
-    for rolled, weight in same:
-        apart = rolled.error - error
-        expected += weight / total * (rolled.expected + np.outer(apart, apart) * together)
-    return replace(first, error=error, expected=expected)
-
-
-def _by_cell(rolled: Rolled, values: Floats) -> list[Floats]:
-    """`values` split by (origin, budget)."""
-    keys = np.column_stack([rolled.origin, rolled.doublings])
-    _, codes = np.unique(keys, axis=0, return_inverse=True)
-    codes = codes.reshape(-1)
-    return [values[codes == code] for code in range(codes.max() + 1)]
-
-
-def _drift(
-    rolled: Rolled, points: Points, draws: int, rng: np.random.Generator
-) -> tuple[Floats, float, float]:
-    """(draws, m) drift, and the posterior scales of its common and own parts."""
-    common_sum, common_count, own_sum, own_count = 0.0, 0.0, 0.0, 0.0
+def _drift_scales(
+    rolled: Rolled, points: Points, noise: float, assumed: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Posterior scale and degrees of freedom of the common drift and of the own ones."""
+    # by part: sum of squares beyond expectation, variance of what was expected, how many
+    common, own = np.zeros(3), np.zeros(3)
     if rolled.error.size:
         groups = points.group[rolled.row.astype(np.int64)]
-        expected = rolled.expected + np.eye(groups.size) * _relative_noise(points) ** 2
-        for rows in _by_cell(rolled, np.arange(groups.size, dtype=np.float64)):
+        expected = rolled.expected + np.eye(groups.size) * noise**2
+        for rows in by_cell(rolled, np.arange(groups.size, dtype=np.float64)):
             at = rows.astype(np.int64)
-            span = float(rolled.doublings[at].mean())
+            square = float(rolled.doublings[at].mean()) ** 2
             names = np.unique(groups[at])
             mean = (groups[at] == names[:, None]) / (groups[at] == names[:, None]).sum(
                 axis=1, keepdims=True
             )
-            own, known = mean @ rolled.error[at], mean @ expected[np.ix_(at, at)] @ mean.T
+            apart, known = mean @ rolled.error[at], mean @ expected[np.ix_(at, at)] @ mean.T
             # of m correlated errors: variance of their mean, and mean of their sample variance
-            shared = float(known.mean())
-            common_sum += (float(own.mean()) ** 2 - shared) / span**2
-            common_count += 1.0
-            if own.size > 1:
-                spread = float(np.trace(known)) - own.size * shared
-                own_sum += (float(((own - own.mean()) ** 2).sum()) - spread) / span**2
-                own_count += own.size - 1
-    common, own_sd = (
-        np.sqrt((PRIOR_CELLS * assumed**2 + max(total, 0.0)) / (PRIOR_CELLS + count))
-        for assumed, total, count in (
-            (COMMON_SD, common_sum, common_count),
-            (OWN_SD, own_sum, own_count),
-        )
-    )
-    drift = np.zeros((draws, len(points.labels)))
-    for sd, degrees, width in (
-        (common, PRIOR_CELLS + common_count, 1),
-        (own_sd, PRIOR_CELLS + own_count, drift.shape[1]),
-    ):
+            shared, more = float(known.mean()), apart.size - 1
+            common += (apart.mean() ** 2 - shared) / square, 2 * (shared / square) ** 2, 1
+            if more:
+                spread = float(np.trace(known)) - apart.size * shared
+                squares = float(((apart - apart.mean()) ** 2).sum())
+                own += (squares - spread) / square, 2 * (spread / square) ** 2 / more, more
+
+    def posterior(sd: float, part: Floats) -> tuple[float, float]:
+        beyond = max(float(part[0]) - SURE * float(np.sqrt(part[1])), 0.0)
+        degrees = PRIOR_CELLS + float(part[2])
+        return float(np.sqrt((PRIOR_CELLS * sd**2 + beyond) / degrees)), degrees
+
+    return posterior(assumed[0], common), posterior(assumed[1], own)
+
+
+def _drift(
+    shape: tuple[int, int],
+    scales: tuple[tuple[float, float], tuple[float, float]],
+    rng: np.random.Generator,
+) -> Floats:
+    """(draws, m) drift, log score per doubling."""
+    draws, groups = shape
+    drift = np.zeros(shape)
+    for (sd, degrees), width in zip(scales, (1, groups), strict=True):
         scale = sd * np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
         drift = drift + scale * rng.standard_normal((draws, width))
     # its mean is chance alone, and would move the ranking of sources by a part of the drift's SD
-    return drift - drift.mean(axis=0), float(common), float(own_sd)
-
-
-def _relative_noise(points: Points) -> float:
-    try:
-        return noise_floor(points).relative
-    except LawError:
-        return 0.0
+    return np.asarray(drift - drift.mean(axis=0))

@@ -112,7 +112,7 @@ LINK_SURFACES: dict[str, Surface] = {
         Surface(
             name="sigmoid",
             formula="accuracy = low + (high - low) / (1 + exp(k (loss - L_half)))",
-            source="2412.04403, step 2 (a = high - low, b = low); 2504.11393",
+            source="2412.04403, step 2 (there a = low - high, at most 0, and b = high); 2504.11393",
             identifiable="runs on both sides of the bend",
             inputs=(LOSS,),
             parameters=_sigmoid_parameters,

@@ -34,8 +34,9 @@ from anneal.laws.points import Floats
 from anneal.laws.surfaces import Columns, Parameter, Surface, Widths
 
 DELTA = 0.02
-"""Huber's delta on log losses for mixture laws: 2403.16952 uses 0.01 to 0.08. At 1e-3 the fit would
-be a median, and mixtures that a form cannot describe are as many as the others."""
+"""Huber's delta on log losses for mixture laws; 2403.16952 and olmix have 0.02 on plain losses in
+their code. At 1e-3 the fit would be a median, and mixtures that a form cannot describe are as many
+as the others."""
 SMALL_SHARE = 0.003
 """Offset of `data_mixing_log`: published shares are rounded to 0.001, below it a share is 0."""
 

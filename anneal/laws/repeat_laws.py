@@ -2,7 +2,7 @@
 
     effective_data  chinchilla with D -> D': each further epoch of a pool of U tokens is worth less
     datablations    and N -> N': parameters beyond what U tokens can use are worth less too
-    qqt             L = E + A exp(-beta m): in epoch k the exponent has decayed to beta 2^(-k/tau)
+    qqt             L = E + A exp(-beta m): in epoch k + 1 the exponent is down to beta 2^(-k/tau)
 
 D tokens seen, U unique tokens, D / U epochs, N parameters. Muennighoff et al. (2305.16264) publish
 R_D = 15.39 and R_N = 5.31; on their table other values fit as well (runs/datablations/SOURCE.md),
@@ -172,7 +172,7 @@ REPEAT_SURFACES: dict[str, Surface] = {
             formula=(
                 "L = E + A n_params^-alpha + B D'^-beta, D' = U + U R_D (1 - exp(-(D/U - 1)/R_D))"
             ),
-            source="Muennighoff et al. 2023, 2305.16264, equations 3 and 5",
+            source="Muennighoff et al. 2023, 2305.16264, equations 4 and 5, with N' = N",
             identifiable="N and D vary apart, some runs repeat their pool several times",
             inputs=(SIZE, TOKENS, UNIQUE),
             parameters=_effective_parameters,

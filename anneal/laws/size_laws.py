@@ -292,7 +292,7 @@ SIZE_SURFACES: dict[str, Surface] = {
         Surface(
             name="shifted_tokens",
             formula="L = E + S (1 + d_tokens / tau)^-alpha",
-            source="2209.06640, M3 (written through the score at D = 0)",
+            source="ours, a power of D + tau; M3 of 2209.06640 is a power of 1 / D + gamma instead",
             identifiable="tokens below and above tau; without them S and tau trade off",
             inputs=(TOKENS,),
             parameters=_shifted_tokens_parameters,
@@ -302,7 +302,7 @@ SIZE_SURFACES: dict[str, Surface] = {
         Surface(
             name="bounded_tokens",
             formula="L = E + (L0 - E) h / (1 + h), h = b d_tokens^-beta",
-            source="2605.09189 in one column; close to M4 of 2209.06640",
+            source="2605.09189 in one column; M4 of 2209.06640 with its alpha at 1",
             identifiable="some scores near L0, some near E",
             inputs=(TOKENS,),
             parameters=_bounded_tokens_parameters,

@@ -76,11 +76,16 @@ def svg(spec: Spec) -> str:
     """One figure as a stand-alone SVG in the light colours."""
     import vl_convert
 
-    light = {f"source-{i}": pair[0] for i, pair in enumerate(SOURCE_COLOURS)}
-    light |= {name: pair[0] for name, pair in INK_COLOURS.items()}
-    text = re.sub(r"var\(--([a-z0-9-]+)\)", lambda m: light[m[1]], json.dumps(spec))
-    plain = json.loads(text) | {"width": SVG_WIDTH, "background": light["surface"]}
-    return str(vl_convert.vegalite_to_svg(plain))
+    return str(vl_convert.vegalite_to_svg(light(spec) | {"width": SVG_WIDTH}))
+
+
+def light(spec: Spec) -> Spec:
+    """The same figure with the light colours in place of the page's variables."""
+    values = {f"source-{i}": pair[0] for i, pair in enumerate(SOURCE_COLOURS)}
+    values |= {name: pair[0] for name, pair in INK_COLOURS.items()}
+    text = re.sub(r"var\(--([a-z0-9-]+)\)", lambda m: values[m[1]], json.dumps(spec))
+    plain: Spec = json.loads(text)
+    return plain | {"background": values["surface"]}
 
 
 def colours(decision: Decision) -> dict[str, str]:
@@ -96,11 +101,16 @@ def colours(decision: Decision) -> dict[str, str]:
 
 
 def finish(chart: Layers) -> Spec:
-    """Adds the common look: no frame, quiet grid, the page's own type."""
+    """Adds the common look, and is as wide as its column."""
+    spec: Spec = chart.properties(width="container").to_dict()
+    return spec | {"config": config(), "padding": 4}
+
+
+def config() -> Spec:
+    """The common look: no frame, quiet grid, the page's own type."""
     label = {"labelColor": "var(--muted)", "titleColor": "var(--muted)"}
     font = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-    spec: Spec = chart.properties(width="container").to_dict()
-    spec["config"] = {
+    return {
         "background": None,
         "font": font,
         "view": {"stroke": None},
@@ -131,8 +141,6 @@ def finish(chart: Layers) -> Spec:
         },
         "text": {"fontSize": 12},
     }
-    spec["padding"] = 4
-    return spec
 
 
 def data(rows: Sequence[Row]) -> alt.InlineData:

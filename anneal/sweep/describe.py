@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anneal.laws import FORMS, Blend, Law, band, predict, probability_best
-from anneal.laws.blend import COMMON_SD, OWN_SD
 from anneal.plan.flops import training_flops
 from anneal.report import bought
 from anneal.report.decision import (
@@ -275,7 +274,8 @@ def _drift(law: Law) -> str:
         f"beyond {law.frame.high:,.0f} tokens the score may leave the curves by "
         f"{law.common_sd:.2%} (SD) a doubling for all sources together and {law.own_sd:.2%} for "
         f"each by itself: what {law.rolled.cells} predictions of larger budgets from smaller ones "
-        f"were off by beyond expectation, drawn towards {COMMON_SD:.1%} and {OWN_SD:.1%} (assumed)"
+        f"were off by beyond expectation, drawn towards {law.assumed[0]:.2%} and "
+        f"{law.assumed[1]:.2%} (assumed)"
     )
 
 

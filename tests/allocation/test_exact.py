@@ -15,8 +15,8 @@ from anneal.allocation.purchase import fill
 from anneal.allocation.search import candidates, optimise
 from anneal.allocation.view import View, survey, tail_weights
 from anneal.laws import Blend, fit
-from anneal.laws.blend import Rolled
 from anneal.laws.points import Points
+from anneal.laws.rolling import Rolled
 
 POOLS = np.array([6e4, 1e9, 4e5, 2e5])
 
@@ -39,7 +39,7 @@ def laws():
     member = falling(exponent, scale, spread=0.2, draws=5, r_star=7.0)
     none = Rolled(*(np.zeros(0),) * 4, expected=np.zeros((0, 0)))
     drift = 0.01 * rng.standard_normal((10, 4))
-    yield Blend((member, member), (0.5, 0.5), drift, (none, none), none, 0.01, 0.005)
+    yield Blend((member, member), (0.5, 0.5), drift, (none, none), none, 0.01, 0.005, (0.01, 0.005))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from anneal.laws.decisions import (
     accuracy,
     accuracy_by_budget,
     count_pairs,
+    expected_ranks,
     over_draws,
     over_runs,
     regret,
@@ -183,3 +184,13 @@ def test_bad_tables_are_one_clear_error():
         over_runs(accuracy, (ok, np.array([0, 1, 2])), (ok, np.array([0, 1, 3])), rng=rng())
     with pytest.raises(LawError, match="no meaning"):
         over_draws(partial(accuracy, noise=9.0), np.tile(ok, (5, 1)), ok)
+
+
+def test_the_order_of_a_law_does_not_follow_a_draw_that_runs_away():
+    draws = np.tile([1.0, 1.1, 1.2], (50, 1))
+    draws[0, 0] = 1e3  # as an exponent near nothing does far beyond the data
+    assert draws.mean(axis=0).argmin() == 1
+    ranks = expected_ranks(draws)
+    assert ranks.argmin() == 0
+    assert ranks == pytest.approx([1.04, 1.98, 2.98])
+    assert ties(draws, margin=0.0).groups == ((0,), (1,), (2,))

@@ -6,8 +6,9 @@ from worlds import PLENTY, World, measured, random_world
 
 from anneal.allocation import mixture_score
 from anneal.errors import LawError
-from anneal.laws import Points, band, blend, bootstrap, fit, outcomes, predict
-from anneal.laws.blend import rolling, weigh
+from anneal.laws import Points, band, blend, bootstrap, fit, noise_floor, outcomes, predict
+from anneal.laws.blend import SEEDED, UNSEEDED
+from anneal.laws.rolling import rolling, weigh
 
 FORMS = ("shifted_power", "power", "pure_power")
 
@@ -16,16 +17,36 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_a_form_that_predicts_better_weighs_more_and_alike_ones_alike():
+def test_a_form_that_predicts_and_fits_better_weighs_more_and_alike_ones_alike():
     points = measured(random_world(rng(1), exponent=0.5), rng(2), noise=0.002)
-    rolls = {n: rolling(n, points, rng=rng()) for n in ("shifted_power", "log_linear")}
-    weights = weigh({**rolls, "twin": rolls["shifted_power"]})
+    names = ("shifted_power", "power")
+    rolls = {n: rolling(n, points, rng=rng()) for n in names}
+    fits = {n: fit(n, points, rng=rng()) for n in names}
+    rolls["twin"], fits["twin"] = rolls["shifted_power"], fits["shifted_power"]
+    weights = weigh(rolls, fits, points)
     assert sum(weights.values()) == pytest.approx(1.0)
     assert weights["twin"] == weights["shifted_power"] > 0.45
-    # three budgets predicted: 3 -> 4, 3 -> 5, 4 -> 5
+    # three budgets predicted: 3 -> 4, 3 -> 5, 4 -> 5; the residuals at five budgets count for 20
     assert rolls["shifted_power"].cells == 3
-    ratio = rolls["log_linear"].mse / rolls["shifted_power"].mse
-    assert weights["shifted_power"] / weights["log_linear"] == pytest.approx(ratio**1.5)
+    noise = noise_floor(points).relative
+
+    def squares(law):
+        return (law.degrees * law.residual_sd**2 + 2 * noise**2) / (law.degrees + 2)
+
+    ratio = (rolls["power"].mse / rolls["shifted_power"].mse) ** 1.5
+    ratio *= (squares(fits["power"]) / squares(fits["shifted_power"])) ** 10
+    assert weights["shifted_power"] / weights["power"] == pytest.approx(ratio)
+
+
+def test_residuals_tell_forms_apart_that_predict_alike():
+    """Matched pools contradict a form that takes repeated tokens for new ones, at budgets that it
+    predicts as well as another."""
+    points = measured(random_world(rng(1), exponent=0.5), rng(2), noise=0.002)
+    roll = rolling("shifted_power", points, rng=rng())
+    good = fit("shifted_power", points, rng=rng())
+    worse = dataclasses.replace(good, residual_sd=2 * good.residual_sd)
+    weights = weigh({"good": roll, "worse": roll}, {"good": good, "worse": worse}, points)
+    assert weights["good"] > 0.99
 
 
 def test_draws_are_the_members_and_drift_only_beyond_the_data():
@@ -84,12 +105,22 @@ def test_the_order_of_sources_is_surer_than_their_scores():
     assert gap.std() < 0.8 * alone
 
 
-def test_few_budgets_average_equally_and_say_so():
+def test_few_budgets_are_weighed_by_residuals_alone_and_say_so():
     points = measured(random_world(rng(10)), rng(11), budgets=(1e5, 2e5, 4e5))
     law = blend(FORMS, points, rng=rng(), draws=90)
-    assert set(np.round(law.weights, 9)) == {round(1 / 3, 9)}
+    fits = {m.form.name: m.fit for m in law.members}
+    rolls = {name: rolling(name, points, rng=rng()) for name in fits}
+    assert law.named_weights == pytest.approx(weigh(rolls, fits, points))
     assert law.rolled.cells == 0
     assert "too few" in law.rolled.message
+
+
+def test_drift_is_wider_where_nothing_tells_noise_from_shape():
+    points = measured(random_world(rng(10)), rng(11))
+    once = points.rows(points.seed == 0)
+    seeded, single = (blend(FORMS, p, rng=rng(), draws=90) for p in (points, once))
+    assert (seeded.assumed, single.assumed) == (SEEDED, UNSEEDED)
+    assert seeded.drift.std() < single.drift.std()
 
 
 def test_only_forms_that_price_repetition_count_where_it_matters():

@@ -40,18 +40,25 @@ def objective(task, theta, log_score):
     return value + 0.5 * away @ task.prior.precision @ away, gradient
 
 
+def given(task):
+    """What the engine is told of a task beside the curve and its starts."""
+    return {
+        "weights": task.weights,
+        "information": task.information,
+        "delta": task.delta,
+        "centre": task.prior.centre[None, :],
+        "precision": task.prior.precision,
+        "low": task.prior.low,
+        "high": task.prior.high,
+    }
+
+
 def raced(task, starts, drawn, **more):
     return race(
         lambda t: evaluate(task.form, task.frame, t, at=task.points),
         starts,
         drawn,
-        weights=task.weights,
-        information=task.information,
-        delta=task.delta,
-        centre=task.prior.centre[None, :],
-        precision=task.prior.precision,
-        low=task.prior.low,
-        high=task.prior.high,
+        **given(task),
         tolerance=1e-9,
         **more,
     )
@@ -99,13 +106,7 @@ def test_too_few_iterations_are_not_called_converged(single):
         lambda t: evaluate(task.form, task.frame, t, at=task.points),
         starts,
         drawn[[0]],
-        weights=task.weights,
-        information=task.information,
-        delta=task.delta,
-        centre=task.prior.centre[None, :],
-        precision=task.prior.precision,
-        low=task.prior.low,
-        high=task.prior.high,
+        **given(task),
         iterations=2,
     )
     assert not found.converged.any()
