@@ -152,9 +152,9 @@ def _by_pool(curves: list[Curve], limit: int) -> Iterator[Row]:
     most = np.array(epochs) > 40
     baselines = {"last value": last, "the run on new text": new}
     cases = (
-        (f"up to 14 epochs ({int((~most).sum())} runs)", ~most),
-        (f"44 epochs ({int(most.sum())} runs)", most),
-        (f"all {most.size} runs", np.ones(most.size, dtype=bool)),
+        (f"{int((~most).sum())} runs of at most 14 epochs", ~most),
+        (f"{int(most.sum())} runs of 44 epochs", most),
+        (f"all these {most.size} runs", np.ones(most.size, dtype=bool)),
     )
     for name, rows in cases:
 
@@ -164,7 +164,7 @@ def _by_pool(curves: list[Curve], limit: int) -> Iterator[Row]:
         mine, others = part(errors)["annealed_overfit"], part(baselines)
         yield row(
             NAME,
-            f"ends after {name} from what all runs show in their first {limit} epochs",
+            f"ends of {name} from what all runs show in their first {limit} epochs",
             _words(part(errors)),
             _words(others),
             bool(all(np.mean(np.abs(mine)) < np.mean(np.abs(v)) for v in others.values())),
