@@ -37,6 +37,7 @@ POINTS = 60
 """Log-spaced stretches of a curve, each the mean of its rows."""
 BY_SCHEDULE = ("power_tokens", "tissue", "multi_power")
 BY_POOL = ("chinchilla", "effective_data", "datablations", "annealed_effective", "annealed_overfit")
+DRAWN = ("annealed_overfit", "effective_data")
 Curve = tuple[Table, Table]
 """Points along a curve, and its end: the mean of its last 2%, one row."""
 
@@ -137,7 +138,7 @@ def _by_schedule(curves: list[Curve], share: float) -> Row:
 def _by_pool(curves: list[Curve], limit: int) -> Iterator[Row]:
     """Ends after many epochs from all that is seen in the first `limit`, corpus by corpus."""
     errors: dict[str, list[float]] = {law: [] for law in BY_POOL}
-    last, new, epochs = [], [], []
+    last, new, epochs, drawn = [], [], [], []
     for source in ("c4", "oscar"):
         own = [c for c in curves if c[1].source.iloc[0] == source]
         seen = pd.concat([t[(t.progress > SKIPPED) & (t.epochs <= limit)] for t, _ in own])
@@ -148,7 +149,11 @@ def _by_pool(curves: list[Curve], limit: int) -> Iterator[Row]:
         last += [t[t.epochs <= limit].loss.iloc[-1] / e.loss.iloc[0] - 1 for t, e in held]
         new += [once[e.n_params.iloc[0]] / e.loss.iloc[0] - 1 for _, e in held]
         for law in BY_POOL:
-            errors[law] += _errors(_fit(law, seen), ends)
+            found = _fit(law, seen)
+            errors[law] += _errors(found, ends)
+            if law in DRAWN and found.usable:
+                whole = pd.concat([t for t, e in held if e.epochs.iloc[0] > 40])
+                drawn.append(_whole(found, whole[whole.progress > SKIPPED], limit))
     most = np.array(epochs) > 40
     baselines = {"last value": last, "the run on new text": new}
     cases = (
@@ -168,7 +173,15 @@ def _by_pool(curves: list[Curve], limit: int) -> Iterator[Row]:
             _words(part(errors)),
             _words(others),
             bool(all(np.mean(np.abs(mine)) < np.mean(np.abs(v)) for v in others.values())),
+            drawn={"datablations": pd.concat(drawn)} if name.startswith("44") and drawn else None,
         )
+
+
+def _whole(found: SurfaceFit, runs: Table, limit: int) -> Table:
+    """What a figure draws: runs of 44 epochs, and the law of the first `limit` epochs of all."""
+    curve = found.curve(_inputs(found.surface.name, runs))
+    kept = runs[["source", "n_params", "epochs", "loss"]].rename(columns={"loss": "measured"})
+    return kept.assign(predicted=curve, law=found.surface.name, limit=limit)
 
 
 def _by_itself(curves: list[Curve], limit: int) -> Row:
