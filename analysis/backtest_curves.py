@@ -1,4 +1,4 @@
-"""Backtests on curves and scales: datablations, learning_curves, dclm_database."""
+"""Backtests on curves and scales: learning_curves, dclm_database."""
 
 from __future__ import annotations
 
@@ -20,110 +20,11 @@ from analysis.backtest_rows import (
     inside,
     predicted,
     read,
-    relative,
+    realised,
     row,
 )
 from anneal.errors import LawError
-from anneal.laws.catalogue import SURFACES
 from anneal.laws.surface_fits import SurfaceFit
-
-# %%
-PUBLISHED_DATABLATIONS = {
-    "A": np.exp(6.255414),
-    "B": np.exp(7.3049974),
-    "E": np.exp(0.6254804),
-    "alpha": 0.3526596,
-    "beta": 0.3526596,
-    "R_D": 15.387756,
-    "R_N": 5.309743,
-}
-
-
-def datablations() -> Iterator[Row]:
-    """From the first epochs of each corpus's three runs, the ends of the runs (44 epochs)."""
-    name = "datablations"
-    curves = read(name, "loss_curves.csv").rename(columns={"d_unique_tokens": "u_tokens"})
-    curves = curves[curves.u_tokens < curves.d_tokens.groupby(curves.run).transform("max")]
-    curves = curves.assign(epochs=curves.d_tokens / curves.u_tokens)
-    tables = [_thinned(g) for _, g in curves.groupby("run")]
-    thin = pd.concat(tables)
-    yield row(
-        name,
-        "table",
-        f"{thin.run.nunique()} runs, {len(thin)} points (log-spaced, mean of their neighbours)",
-        "which losses, and the learning rates, are not in the table",
-    )
-    names = ("chinchilla", "effective_data", "datablations")
-    for limit in (4, 12):
-        seen = (thin.epochs <= limit) & (thin.epochs > 0.1)
-        ends = thin[thin.epochs > 0.9 * thin.epochs.groupby(thin.run).transform("max")]
-        errors: dict[str, list[float]] = {n: [] for n in (*names, "qqt by run", "last value")}
-        kinds = []
-        for _, group in thin[seen].groupby("source"):
-            goal = ends[ends.source == group.source.iloc[0]]
-            last = group.sort_values("d_tokens").groupby("run").loss.last()
-            errors["last value"] += list(np.abs(last[goal.run].to_numpy() / goal.loss - 1))
-            for run, own in group[group.epochs > 0.1].groupby("run"):
-                end = goal[goal.run == run]
-                errors["qqt by run"] += list(np.abs(relative(fit("qqt", own, "loss"), end, "loss")))
-            for law in names:
-                found = fit(law, group, "loss")
-                if found.usable:
-                    errors[law] += list(np.abs(relative(found, goal, "loss")))
-                if law == "effective_data":
-                    kinds.append(f"{found.parameters.get('R_D', np.nan):.3g}")
-        text = ", ".join(
-            f"{k} {100 * np.mean(v):.2f}%" for k, v in errors.items() if "last" not in k
-        )
-        yield row(
-            name,
-            f"loss at the runs' ends (44 epochs) from their first {limit} epochs",
-            f"{text}; R_D {' and '.join(kinds)}",
-            f"last value {100 * np.mean(errors['last value']):.2f}% (measured here)",
-            bool(np.mean(errors["effective_data"]) < np.mean(errors["last value"])),
-        )
-    ends = ends[ends.source == "c4"]
-    surface = SURFACES["datablations"]
-    where = columns("datablations", ends)
-    values = np.array([[PUBLISHED_DATABLATIONS[n] for n in surface.names(where)]])
-    off = surface.law(values, where)[0][0] / ends.loss.to_numpy(float) - 1
-    text = f"{100 * np.mean(np.abs(off)):.2f}%"
-    yield row(name, "error of the published law at the C4 ends", text, "no published figure")
-    yield from _datablations_between(thin)
-
-
-def _thinned(run: Table, count: int = 60) -> Table:
-    """One point for each of `count` log-spaced stretches of a run: the mean of its rows."""
-    edges = np.geomspace(run.d_tokens.min(), run.d_tokens.max() * 1.0001, count + 1)
-    part = run.groupby(np.digitize(run.d_tokens, edges))
-    means = part[["n_params", "d_tokens", "u_tokens", "epochs", "loss"]].mean()
-    return means.assign(run=run.run.iloc[0], source=run.source.iloc[0])
-
-
-def _datablations_between(thin: Table) -> Iterator[Row]:
-    """The largest model's whole curve from the two smaller ones."""
-    errors: dict[str, list[float]] = {"qqt": []}
-    naive = []
-    for _, group in thin[thin.epochs > 0.1].groupby("source"):
-        largest = group.n_params.max()
-        small, large = group[group.n_params < largest], group[group.n_params == largest]
-        for law in errors:
-            found = fit(law, small, "loss")
-            if found.usable:
-                errors[law] += list(np.abs(relative(found, large, "loss")))
-        near = small[small.n_params == small.n_params.max()].sort_values("d_tokens")
-        same = np.interp(np.log(large.d_tokens), np.log(near.d_tokens), near.loss)
-        naive += list(np.abs(same / large.loss - 1))
-    text = ", ".join(f"{k} {100 * np.mean(v):.2f}%" for k, v in errors.items())
-    best = min(np.mean(v) for v in errors.values())
-    yield row(
-        "datablations",
-        "8.7B curve from 2.8B and 4.2B (laws in N need three sizes)",
-        text,
-        f"the 4.2B curve itself {100 * np.mean(naive):.2f}% (measured here)",
-        bool(best < np.mean(naive)),
-    )
-
 
 # %%
 CURVES = ("power_tokens", "shifted_tokens", "bounded_tokens")
@@ -167,14 +68,16 @@ def learning_curves() -> Iterator[Row]:
             )
         },
     )
-    parts, noisy, undrifted = [], [], 0
+    parts, noisy, wrong, undrifted = [], [], [], 0
     for (_, train, test), found in zip(splits, fits, strict=True):
         block = np.arange(len(train)) // 3  # neighbours share their error
         options = dict(cluster=block, draws=80)
         law = found[chosen]
         ensemble = draws(law, train, "loss", "residual", starts=1, **options)
         try:
-            drift = drifts(law.surface.name, train, "loss", ("d_tokens",), shares=(0.7,), **options)
+            by = ("learning_curves", law.surface.name, train, "loss", ("d_tokens",))
+            drift = drifts(*by, shares=(0.7,), **options)
+            wrong.append(realised(law, drift, test.tail(1), "loss"))
         except LawError:  # no early part of this curve bends enough to be fitted
             drift, undrifted = None, undrifted + 1
         parts.append(inside(ensemble, test.tail(1), "loss", drift))
@@ -183,7 +86,7 @@ def learning_curves() -> Iterator[Row]:
         [(*split, found[chosen]) for split, found in zip(splits, fits, strict=True)]
     )
     question = f"last point of each curve ({undrifted} without drift)"
-    yield coverage_row(name, question, parts, noisy)
+    yield coverage_row(name, question, parts, noisy, wrong)
 
 
 def _usable(law: str, train: Table, starts: int) -> SurfaceFit:

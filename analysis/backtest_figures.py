@@ -80,6 +80,12 @@ FIGURES: dict[str, Figure] = {
         "porian_isoflop: compute-optimal size and held-out loss in 15 setups",
         "",
     ),
+    "datablations": Figure(
+        figures_sizes.datablations,
+        ("datablations",),
+        "datablations: 44 epochs, from the first epochs of all runs of a corpus",
+        "Points are measured; lines are laws fitted left of the rule, to runs of every pool.",
+    ),
     "learning_curves": Figure(
         figures_sizes.learning_curves,
         ("learning_curves",),

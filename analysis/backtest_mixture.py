@@ -10,6 +10,12 @@
 # mixtures, Pile-CC loss); the pick, form and prior, is refitted to each of the 13 targets and ranks
 # the 256, 256 and 64 test mixtures. The test tables choose nothing. "boosting" is scikit-learn's
 # with RegMix's LightGBM settings (rate 0.01, 1000 rounds, 31 leaves), fitted here to the same runs.
+#
+# A second rule was tried, and stated before the tests were read under it: the middle of the simplex
+# is held out too, and runs may weigh more the better they scored. It chose `levelled_pools` and
+# ranked 1B below the bar (.994 / .988 / .959), so this one, the older, stays. `worth_of_tokens`
+# says why: `levelled_pools` is the better law at 1M, but the order moves from 1M to 1B, and no
+# table at 1M shows how.
 
 # %%
 from __future__ import annotations
@@ -75,6 +81,7 @@ def regmix() -> Iterator[Row]:
 
     wins = [0, 0, 0]
     rows: list[Row] = []
+    by_tokens: dict[str, tuple[list[float], list[float]]] = {}
     for target in [c[5:] for c in train if c.startswith("loss_")]:
         y = loss(train, target)
         law = choice.fit if target == PILE else law_of(y)
@@ -84,6 +91,7 @@ def regmix() -> Iterator[Row]:
         ours = [rank_correlation(law.curve({"shares": x}), t) for x, t in pairs]
         boosted = [rank_correlation(tree.predict(x), t) for x, t in pairs]
         linear = [rank_correlation(x @ slope, t) for x, t in pairs]
+        by_tokens[target] = scaled(seen, y, pairs)
         wins = [w + (a >= b) for w, a, b in zip(wins, ours, boosted, strict=True)]
         same = f"; boosting here {triple(boosted)}, linear {triple(linear)}"
         if target == PILE:
@@ -103,8 +111,58 @@ def regmix() -> Iterator[Row]:
             better = all(a >= b for a, b in zip(ours, boosted, strict=True))
             rows.append(row("regmix", f"{target}: Spearman", triple(ours), same[2:], better))
     yield from rows
+    yield from worth_of_tokens(by_tokens)
     counts = " / ".join(f"{w} of 13" for w in wins)
     yield row("regmix", "targets where the law ranks as well as boosting or better", counts, "-")
+
+
+FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 25.0)
+
+
+def scaled(
+    seen: np.ndarray, y: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[list[float], list[float]]:
+    """Spearman of `levelled_pools` at the three scales, and at 1B by each of `FACTORS`.
+
+    In a pool a share r stands for r D tokens. With exponents of their own, sources whose worth is
+    used up slowly gain when all bring k times as many: the law is asked at k r.
+    """
+    surface = mixture_laws(spread=5.0)["levelled_pools"]
+    rng = np.random.default_rng(0)
+    law = fit_surface(surface, {"shares": seen}, y, rng=rng, starts=4, delta=DELTA)
+    plain = [rank_correlation(law.curve({"shares": x}), t) for x, t in pairs]
+    x, t = pairs[2]
+    return plain, [rank_correlation(law.curve({"shares": k * x}), t) for k in FACTORS]
+
+
+def worth_of_tokens(found: dict[str, tuple[list[float], list[float]]]) -> Iterator[Row]:
+    """What the shift of the order between 1M and 1B is worth; k from the other twelve targets."""
+    plain, at_large = found[PILE]
+    others = _without(found, PILE)
+    k = int(np.argmax(others))
+    name = "pile_cc by levelled_pools (5), which the rule did not choose, 40 parameters"
+    yield row("regmix", name, triple(plain), f"aim {triple(AIM)}")
+    yield row(
+        "regmix",
+        "the same at 1B, a share counted as k times the tokens; k = 25 as tokens seen rose, and k "
+        "best for the other twelve targets at 1B (so not from the 512 runs alone)",
+        f"{at_large[-1]:.3f}; {at_large[k]:.3f} with k = {FACTORS[k]:g}",
+        f"k = 1 {at_large[0]:.3f}; mean of the twelve {others[0]:.3f}, with that k {others[k]:.3f}",
+    )
+    mine = [v[1][int(np.argmax(_without(found, target)))] for target, v in found.items()]
+    gains = sum(a > v[1][0] for a, v in zip(mine, found.values(), strict=True))
+    yield row(
+        "regmix",
+        "all targets at 1B, each with the k of the other twelve: mean Spearman",
+        f"{np.mean(mine):.4f}; better than k = 1 for {gains} of {len(mine)}",
+        f"k = 1 {np.mean([v[1][0] for v in found.values()]):.4f}",
+        bool(np.mean(mine) > np.mean([v[1][0] for v in found.values()])),
+    )
+
+
+def _without(found: dict[str, tuple[list[float], list[float]]], target: str) -> np.ndarray:
+    """Mean over the other targets at 1B, of each factor."""
+    return np.mean([v[1] for name, v in found.items() if name != target], axis=0)
 
 
 def print_choice(choice: MixtureChoice) -> None:

@@ -25,6 +25,7 @@ from analysis.backtest_rows import (
     inside,
     predicted,
     read,
+    realised,
     relative,
     row,
 )
@@ -74,12 +75,13 @@ def chinchilla_epoch() -> Iterator[Row]:
         drawn={"chinchilla": drawn},
     )
     ensemble = draws(half, small, "loss", draws=1000)
-    drift = drifts("chinchilla", small, "loss", ("n_params", "d_tokens"))
+    drift = drifts(name, "chinchilla", small, "loss", ("n_params", "d_tokens"))
     yield coverage_row(
         name,
         "runs above 1e21 FLOPs",
         [inside(ensemble, large, "loss", drift)],
         [inside(ensemble, large, "loss")],
+        [realised(half, drift, large, "loss")],
     )
 
 
@@ -102,7 +104,7 @@ def gadre_overtraining() -> Iterator[Row]:
     small = runs.arch.isin(SMALL)
     five = small & (runs.token_multiplier == 20)
     five |= (runs.arch == SMALL[0]) & (runs.token_multiplier == 320)
-    errors, all_errors, parts, noisy = {}, [], [], []
+    errors, all_errors, parts, noisy, wrong = {}, [], [], [], []
     for source, group in runs.groupby("source"):
         tiny, large = group[small[group.index]], group[~small[group.index]]
         few = fit("overtraining", group[five[group.index]], "loss_c4_val")
@@ -111,7 +113,8 @@ def gadre_overtraining() -> Iterator[Row]:
             drawn = overtraining_points(few, group, five, "loss_c4_val")
         all_errors += list(np.abs(relative(many, large, "loss_c4_val")))
         ensemble = draws(many, tiny, "loss_c4_val", draws=1000)
-        drift = drifts("overtraining", tiny, "loss_c4_val", ("flops",))
+        drift = drifts(name, "overtraining", tiny, "loss_c4_val", ("flops",))
+        wrong.append(realised(many, drift, large, "loss_c4_val"))
         parts.append(inside(ensemble, large, "loss_c4_val", drift))
         noisy.append(inside(ensemble, large, "loss_c4_val"))
         for off, (_, run) in zip(
@@ -139,7 +142,8 @@ def gadre_overtraining() -> Iterator[Row]:
         f"{100 * np.mean(all_errors):.2f}%",
         "no published figure",
     )
-    yield coverage_row(name, "runs of 1.4B and 6.9B (fits of 31 or 32 each)", parts, noisy)
+    question = "runs of 1.4B and 6.9B (fits of 31 or 32 each)"
+    yield coverage_row(name, question, parts, noisy, wrong)
     yield from _gadre_decisions(runs, small)
 
 
@@ -197,7 +201,7 @@ def porian_isoflop() -> Iterator[Row]:
     points = read(name, "isoflop_points.csv")
     published = read(name, "published_fits.csv").query("fit_method == 'basic'")
     wanted = published.set_index("setup_id").n_exponent
-    akima, law, errors, naive, parts, noisy, drawn = [], [], [], [], [], [], []
+    akima, law, errors, naive, parts, noisy, wrong, drawn = ([] for _ in range(8))
     for setup, group in points.groupby("setup_id"):
         budgets = np.array(sorted(group.flops_budget.unique()))
         akima.append(_isoflop_exponent(group) - wanted[setup])
@@ -214,7 +218,8 @@ def porian_isoflop() -> Iterator[Row]:
         naive.append(np.abs(best / large.loss - 1).mean())
         drawn.append((setup, wanted[setup], akima[-1], law[-1], errors[-1], naive[-1]))
         ensemble = draws(part, small, "loss", draws=400)
-        drift = drifts("chinchilla", small, "loss", ("n_params", "d_tokens"))
+        drift = drifts(name, "chinchilla", small, "loss", ("n_params", "d_tokens"))
+        wrong.append(realised(part, drift, large, "loss"))
         parts.append(inside(ensemble, large, "loss", drift))
         noisy.append(inside(ensemble, large, "loss"))
     text = f"{np.mean(np.abs(akima)):.4f}, largest {np.max(np.abs(akima)):.4f}"
@@ -241,7 +246,7 @@ def porian_isoflop() -> Iterator[Row]:
         f"{100 * np.mean(naive):.2f}% (last budget's best, measured here)",
         bool(np.mean(errors) < np.mean(naive)),
     )
-    yield coverage_row(name, "two largest budgets", parts, noisy)
+    yield coverage_row(name, "two largest budgets", parts, noisy, wrong)
 
 
 def _near_the_optimum(group: Table) -> pd.Series:
@@ -275,7 +280,10 @@ def steplaw() -> Iterator[Row]:
         best = group.loc[group.loss_smoothed.idxmin()]
         edge = any(best[c] in (group[c].min(), group[c].max()) for c in ("lr", "tokens"))
         lr, batch, loss = _bowl(group)
-        cells.append(dict(n_params=n, d_tokens=d, loss=loss, lr=lr, batch=batch, edge=edge))
+        cells.append(
+            dict(n_params=n, d_tokens=d, loss=loss, lr=lr, batch=batch, edge=edge)
+            | dict(best_lr=best.lr, best_batch=best.tokens)
+        )
     table = pd.DataFrame(cells)
     kept = table[~table.edge]
     largest = kept.n_params == kept.n_params.max()
@@ -292,23 +300,42 @@ def steplaw() -> Iterator[Row]:
         drawn={"steplaw": predicted(found, kept, "loss", n_params=kept.n_params, held=largest)},
     )
     ensemble = draws(found, kept[~largest], "loss", "residual", draws=500)
-    drift = drifts("chinchilla", kept[~largest], "loss", ("n_params", "d_tokens"), shares=(0.7,))
+    by = ("n_params", "d_tokens")
+    drift = drifts(name, "chinchilla", kept[~largest], "loss", by, shares=(0.7,))
     yield coverage_row(
         name,
         "largest-model cells",
         [inside(ensemble, kept[largest], "loss", drift)],
         [inside(ensemble, kept[largest], "loss")],
+        [realised(found, drift, kept[largest], "loss")],
     )
-    x = np.column_stack([np.ones(len(kept)), np.log(kept.n_params), np.log(kept.d_tokens)])
-    by_lr = np.linalg.lstsq(x, np.log(kept.lr), rcond=None)[0]
-    by_batch = np.linalg.lstsq(x[:, [0, 2]], np.log(kept.batch), rcond=None)[0]
-    ours = np.array([by_lr[1], by_lr[2], by_batch[1]])
+    yield from _best_settings(kept, dict(list(runs.groupby(["n_params", "d_tokens"]))))
+
+
+def _best_settings(kept: Table, grids: dict[tuple[float, float], Table]) -> Iterator[Row]:
+    """Exponents of the best learning rate and batch, and what a law of them costs a cell left out.
+
+    The loss is flat at its best: runs within 0.25% of it differ by a factor of 1.4 to 4 in their
+    rate. 17 cells leave the exponents loose accordingly; the losses hardly notice.
+    """
     published, crude = np.array([-0.713, 0.307, 0.571]), np.array([-0.82, 0.29, 0.50])
+    bowls = _power_laws(kept, "lr", "batch")
+    ours = np.array([bowls[0][1], bowls[0][2], bowls[1][1]])
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(2000):
+        by_lr, by_batch = _power_laws(
+            kept.iloc[rng.integers(0, len(kept), len(kept))], "lr", "batch"
+        )
+        drawn.append([by_lr[1], by_lr[2], by_batch[1]])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     gap = float(np.abs(ours - published).max())
     yield row(
-        name,
-        "exponents: lr in N, lr in D, batch in D (quadratic bowls)",
-        " / ".join(f"{v:.3f}" for v in ours) + f", furthest {gap:.3f}",
+        "steplaw",
+        "exponents: lr in N, lr in D, batch in D (quadratic bowls); loose, since the loss is flat "
+        "at its best, so the next row asks what they cost",
+        " / ".join(f"{v:.3f}" for v in ours)
+        + f", furthest {gap:.3f}; 95% over cells "
+        + " / ".join(f"{a:.2f} to {b:.2f}" for a, b in zip(low, high, strict=True)),
         "-0.713 / 0.307 / 0.571 (published); -0.82 / 0.29 / 0.50 (plain argmin)",
         gap <= float(np.abs(crude - published).max()),
         drawn={
@@ -318,6 +345,41 @@ def steplaw() -> Iterator[Row]:
             ).reset_index(names="exponent")
         },
     )
+    cost: dict[str, list[float]] = {"bowls": [], "argmin": [], "published": []}
+    for i, cell in enumerate(kept.itertuples()):
+        grid, n, d = (
+            grids[(cell.n_params, cell.d_tokens)],
+            np.log(cell.n_params),
+            np.log(cell.d_tokens),
+        )
+        others = kept.drop(index=kept.index[i])
+        for name, which in (("bowls", ("lr", "batch")), ("argmin", ("best_lr", "best_batch"))):
+            by_lr, by_batch = _power_laws(others, *which)
+            cost[name].append(_lost(grid, by_lr @ [1.0, n, d], by_batch @ [1.0, d]))
+        at = np.log(1.79) - 0.713 * n + 0.307 * d, np.log(0.58) + 0.571 * d
+        cost["published"].append(_lost(grid, *at))
+    mean = {name: float(np.mean(lost)) for name, lost in cost.items()}
+    yield row(
+        "steplaw",
+        "loss above a cell's best at the lr and batch that the other cells' laws name (nearest)",
+        f"{mean['bowls']:.3%}, at worst {max(cost['bowls']):.2%}",
+        f"{mean['argmin']:.3%}, at worst {max(cost['argmin']):.2%} (plain argmin); "
+        f"{mean['published']:.3%} (published law, which saw every cell)",
+        mean["bowls"] <= mean["argmin"],
+    )
+
+
+def _power_laws(cells: Table, lr: str, batch: str) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of log lr in 1, log N, log D and of log batch in 1, log D."""
+    x = np.column_stack([np.ones(len(cells)), np.log(cells.n_params), np.log(cells.d_tokens)])
+    by_lr = np.linalg.lstsq(x, np.log(cells[lr]), rcond=None)[0]
+    return by_lr, np.linalg.lstsq(x[:, [0, 2]], np.log(cells[batch]), rcond=None)[0]
+
+
+def _lost(grid: Table, log_lr: float, log_batch: float) -> float:
+    """Loss of the run nearest to a setting, over the grid's best, minus one."""
+    away = np.hypot(np.log(grid.lr) - log_lr, np.log(grid.tokens) - log_batch)
+    return float(grid.loss_smoothed.loc[away.idxmin()] / grid.loss_smoothed.min() - 1)
 
 
 def _bowl(group: Table) -> tuple[float, float, float]:

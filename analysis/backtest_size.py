@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from analysis.backtest_curves import datablations, dclm_database, learning_curves
+from analysis.backtest_curves import dclm_database, learning_curves
+from analysis.backtest_repeats import datablations
 from analysis.backtest_runs import chinchilla_epoch, gadre_overtraining, porian_isoflop, steplaw
 from analysis.rows import Row, show
 

@@ -88,7 +88,7 @@ class Asked:
             could be fitted.
         single: ranking at this budget.
         still: (k,) expected ranks with the drift of the average left out: drift is symmetric, so
-            it should not move a ranking, and with few draws it does.
+            it should not move an order, and with few draws it does.
         shared: (k,) the same by `SHARED_FORM` alone, the form with the fewest parameters.
         guess: (k,) scores at this budget.
         truth: (k,) mean measured scores at the largest.
@@ -211,7 +211,7 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
         drawn = decision_points(some[0].problem.dataset, some[0].budget, None, share)
         return row(name, question, "no law: too few budgets", reference, None, drawn=drawn)
     laws = [a.law for a in some if a.law is not None]
-    order = [expected_ranks(law) for law in laws]
+    order = [a.still for a in some if a.still is not None]
     counted = [
         count_pairs(ranks, a.truth, noise=a.noise) for ranks, a in zip(order, some, strict=True)
     ]
@@ -223,8 +223,8 @@ def _choice(name: str, question: str, some: Sequence[Asked]) -> Row:
         f"{_costs(some, order)}"
     )
     for words, guesses in (
-        ("the average without drift", [a.still for a in some]),
-        (f"`{SHARED_FORM}` alone", [a.shared for a in some]),
+        ("by mean scores", [a.law.mean(axis=0) for a in some if a.law is not None]),
+        (f"by `{SHARED_FORM}` alone", [a.shared for a in some]),
     ):
         other = [
             count_pairs(guess, a.truth, noise=a.noise).right

@@ -118,6 +118,37 @@ def porian(setups: pd.DataFrame) -> Any:
 
 
 # %%
+def datablations(curves: pd.DataFrame) -> Any:
+    """Losses along 44 epochs, and two laws of what all runs show in their first epochs."""
+    sizes = {2.81e9: "2.8B parameters", 4.2465e9: "4.2B", 8.67e9: "8.7B"}
+    curves = curves.assign(by=curves.n_params.map(sizes))
+    x = alt.X("epochs:Q", title="epochs", **drawing.log(curves.epochs, "format(datum.value,'~g')"))
+    by = colour(dict(zip(sizes.values(), (OURS, BESIDE, KNOWN), strict=True)))
+    dash = alt.StrokeDash(
+        "law:N",
+        title=None,
+        scale=alt.Scale(domain=["annealed_overfit", "effective_data"], range=[[1, 0], [5, 3]]),
+    ).legend(symbolStrokeColor=QUIET)
+    rows = []
+    for limit in sorted(curves.limit.unique()):
+        columns = []
+        for source in sorted(curves.source.unique()):
+            some = curves[(curves.limit == limit) & (curves.source == source)]
+            base = alt.Chart(some).encode(x, by)
+            y = alt.Y(**near("measured", "loss, nats per token"))
+            once = some.drop_duplicates(["n_params", "epochs"])  # not again for every law
+            points = alt.Chart(once).mark_circle(size=14, opacity=0.7).encode(x, y, by)
+            lines = base.mark_line(strokeWidth=1.5).encode(alt.Y("predicted:Q"), dash)
+            title = heading(f"{source}, laws of the first {limit} epochs")
+            seen = drawing.asked({"seen": float(limit)}, "x")
+            columns.append(
+                alt.layer(points, lines, seen).properties(width=310, height=210, title=title)
+            )
+        rows.append(alt.hconcat(*columns))
+    return alt.vconcat(*rows)
+
+
+# %%
 def learning_curves(errors: pd.DataFrame) -> Any:
     """Each curve's error by the law against that of its last value."""
     tasks = {"bird": "Birds", "c": "CIFAR-100", "cal": "Caltech-101", "inet": "ImageNet"}

@@ -39,6 +39,9 @@ def small_tables():
             {"setup": list("abcdef"), "published": x, "akima": 0.0, "law": 0.1}
             | {"error": 0.01, "naive": 0.02}
         ),
+        "datablations": pd.DataFrame(
+            pairs | {"source": "c4", "n_params": 2.81e9, "epochs": x}
+        ).assign(law="annealed_overfit", limit=4),
         "learning_curves": pd.DataFrame(
             {"curve": [f"IC|{t}_5|m" for t in ("bird", "inet")], "law": 0.01, "last value": 0.02}
         ),

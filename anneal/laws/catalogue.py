@@ -1,5 +1,6 @@
 """The table of every surface by name."""
 
+from anneal.laws.annealed_laws import ANNEALED_SURFACES
 from anneal.laws.links import LINK_SURFACES
 from anneal.laws.mixture_laws import MIXTURE_LAWS, additive_sized
 from anneal.laws.repeat_laws import REPEAT_SURFACES
@@ -12,6 +13,7 @@ SURFACES: dict[str, Surface] = {
     **SIZE_SURFACES,
     **REPEAT_SURFACES,
     **SCHEDULE_SURFACES,
+    **ANNEALED_SURFACES,
     **LINK_SURFACES,
     **MIXTURE_LAWS,
     **REPLAY_LAWS,

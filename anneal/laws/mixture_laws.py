@@ -1,10 +1,11 @@
 """Mixture laws: the score of a run as a function of the shares of its sources.
 
-The shares r_1 .. r_m of a run sum to 1. Two families of laws read them (column `shares`, (n, m)):
+The shares r_1 .. r_m of a run sum to 1. Three families of laws read them (column `shares`, (n, m)):
 
     exponential  L = c + exp(f_1(r) t_1 + f_2(r) t_2 + ...)      Data Mixing Laws, 2403.16952
     pools        L = E + sum_k S_k(r)^-a_k + b . r               2507.09404 and ours
                  S_k = e_k + sum_j w_kj r_j^g_j
+    levels       two pools, the second with the first's worths levelled (`mixture_levels`)   ours
 
 In a pool every source brings effective data, w_j r_j^g_j, and the score falls as a power of the
 sum: the second thousand tokens of a source are worth less than the first (g < 1), and a source is
@@ -27,6 +28,7 @@ from collections.abc import Callable
 import numpy as np
 
 from anneal.errors import LawError
+from anneal.laws.mixture_levels import levelled
 from anneal.laws.mixture_pools import SHARES, Pools, pooled, unseen_source
 from anneal.laws.points import Floats
 from anneal.laws.surfaces import Columns, Parameter, Surface, Widths
@@ -183,6 +185,7 @@ def mixture_laws(*, spread: float = 3.0) -> dict[str, Surface]:
             source=_OURS,
             spread=spread,
         ),
+        levelled("levelled_pools", source=_OURS, spread=spread),
         pooled(
             "additive",
             Pools(inner="own", outer=False, offset=False),

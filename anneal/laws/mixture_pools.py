@@ -124,7 +124,7 @@ def _pool_parameters(shape: Pools, spread: float, widths: Widths) -> tuple[Param
     return tuple(out)
 
 
-def _powers(shares: Floats, inner: Floats) -> tuple[Floats, Floats]:
+def powers(shares: Floats, inner: Floats) -> tuple[Floats, Floats]:
     """r^g (B, n, m) for inner (B, 1 or m), and log r (n, m) with 0 where r is 0."""
     some = shares > 0
     log_share = np.where(some, np.log(np.maximum(shares, TINY)), 0.0)
@@ -138,7 +138,7 @@ def _pool_law(shape: Pools, value: Floats, columns: Columns) -> tuple[Floats, Fl
     slope = np.zeros((value.shape[0], n, value.shape[1]))
     score = np.repeat(value[:, at["E"]], n, axis=1)
     slope[:, :, 0] = 1.0
-    power, log_share = _powers(shares, value[:, at["g"]])
+    power, log_share = powers(shares, value[:, at["g"]])
     weights = value[:, at["w"]].reshape(-1, shape.pools, m)
     for k in range(shape.pools):
         amount = np.matmul(power, weights[:, k, :, None])[:, :, 0]
@@ -186,7 +186,7 @@ def _pool_place(shape: Pools, values: Floats, columns: Columns, score: Floats) -
     at = shape.columns_of(m)
     out = values.copy()
     out[:, 0] *= score.min()
-    power, _ = _powers(shares, out[:, at["g"]])
+    power, _ = powers(shares, out[:, at["g"]])
     rest = np.tile(score, (out.shape[0], 1))
     if shape.sized:
         first = at["size"].start

@@ -65,7 +65,7 @@ def effective(
     return value, by_worth, by_unique
 
 
-def _epochs(name: str, published: float) -> Parameter:
+def epochs_worth(name: str, published: float) -> Parameter:
     """R*, drawn weakly to its published value: factor e either way, as `forms` has it."""
     return Parameter(name, "excess epochs", "log", 0.05, 1e3, (1.0, 60.0), prior=(published, 1.0))
 
@@ -81,7 +81,7 @@ def _effective_data(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
 
 
 def _effective_parameters(widths: Widths) -> tuple[Parameter, ...]:
-    return (*chinchilla_parameters(widths), _epochs("R_D", 15.387756))
+    return (*chinchilla_parameters(widths), epochs_worth("R_D", 15.387756))
 
 
 def _datablations(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
@@ -120,7 +120,7 @@ def _datablations(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
 
 
 def _datablations_parameters(widths: Widths) -> tuple[Parameter, ...]:
-    return (*_effective_parameters(widths), _epochs("R_N", 5.309743))
+    return (*_effective_parameters(widths), epochs_worth("R_N", 5.309743))
 
 
 def _qqt(value: Floats, columns: Columns) -> tuple[Floats, Floats]:
@@ -150,7 +150,7 @@ def _qqt_place(values: Floats, columns: Columns, score: Floats) -> Floats:
     return placed(values, score, [(1, 2, columns["d_tokens"])])
 
 
-def _unrepeated(columns: Columns) -> str:
+def unrepeated(columns: Columns) -> str:
     """Why what an epoch is worth cannot be seen, if it cannot."""
     epochs = columns["d_tokens"] / columns["u_tokens"]
     if epochs.max() <= 1.0 + 1e-9:
@@ -161,7 +161,7 @@ def _unrepeated(columns: Columns) -> str:
 
 
 def _repeated_grid(columns: Columns) -> str:
-    return _unrepeated(columns) or one_line(columns)
+    return unrepeated(columns) or one_line(columns)
 
 
 REPEAT_SURFACES: dict[str, Surface] = {
@@ -203,7 +203,7 @@ REPEAT_SURFACES: dict[str, Surface] = {
             parameters=_qqt_parameters,
             law=_qqt,
             place=_qqt_place,
-            refuse=_unrepeated,
+            refuse=unrepeated,
         ),
     )
 }

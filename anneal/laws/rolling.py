@@ -4,20 +4,26 @@ Each form is fitted to the smallest budgets alone, from three of them up to all 
 asked for every larger budget. With budgets b_1 < ... < b_n that gives errors at one doubling, at
 two, and so on, of predictions that were real predictions. A form then counts by
 
-    w ~ mse^(-c/2) s^(-4n)
+    w ~ mse^(-c/2) s^(-n)
 
 mse the mean squared error of its c rolled budgets, s its residual SD (over the degrees of freedom,
 so a parameter that only bends the curve to the noise costs), n the budgets fitted. Either factor is
 a likelihood with the error variance profiled out. All runs of one budget and origin err together,
-so a rolled budget counts once. The residuals know what a few rolled budgets cannot: whether the
-form agrees with matched and natural pools, seeds and sources at once. How much a fitted budget
-should count was measured: mean error of the curve, in percent, at 16 and 64 times the largest run,
-144 worlds of `analysis.worlds` (48 of them those of the back-test), by the rolled budgets that one
-fitted budget counts for:
+so a rolled budget counts once, and a fitted one no more than that. The residuals know what a few
+rolled budgets cannot: whether the form agrees with matched and natural pools, seeds and sources at
+once.
 
-                       0          1          2          4          8
-    effective data   4.8, 9.2   3.0, 4.5   2.4, 3.3   2.3, 3.2   2.3, 3.1
-    qqt              1.3, 2.1   1.2, 1.9   1.2, 1.8   1.2, 1.8   1.2, 1.8
+How much they should count was looked at. Mean error of the curve, in percent, at 16 and 64 times
+the largest run on 144 worlds of `analysis.worlds` (48 of them those of the back-test), and of the
+four sources of the demo sweep at 16 times, by the rolled budgets that a fitted one counts for:
+
+                       0          1          2          4
+    effective data   4.8, 9.2   3.0, 4.5   2.4, 3.3   2.3, 3.2
+    qqt              1.3, 2.1   1.2, 1.9   1.2, 1.8   1.2, 1.8
+    demo, measured   3.0        2.3        3.1        4.5
+
+Simulated noise is what the fit takes it for; real residuals differ by chance and by what no form
+has, so that the sharper weights pick a wrong form with confidence.
 """
 
 from __future__ import annotations
@@ -35,8 +41,6 @@ from anneal.laws.points import Floats, Points
 
 FEWEST_BUDGETS = 3
 """A form is asked to predict only from this many budgets on."""
-RESIDUALS = 4.0
-"""Rolled budgets that the residuals at one fitted budget count for (measured, see above)."""
 NOISE_DEGREES = 2.0
 """Degrees of freedom that the noise known otherwise counts for beside a form's residuals."""
 
@@ -129,7 +133,7 @@ def weigh(rolls: Mapping[str, Rolled], fits: Mapping[str, Fit], points: Points) 
     """
     predicted = max(r.cells for r in rolls.values())
     noise = noise_between_seeds(points) or ASSUMED_NOISE
-    fitted = RESIDUALS * ladder(points).size
+    fitted = ladder(points).size
     log = {}
     for name, roll in rolls.items():
         law = fits[name]

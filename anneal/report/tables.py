@@ -1,12 +1,16 @@
-"""The tables of supply and of the allocation: a decision in, printed rows out."""
+"""The tables of supply and of the allocation: a decision in, printed rows out.
+
+The rows of what is bought, of what it beats and of what would change it are printed alike for a
+sweep and for a table of anyone's results: `bought_rows`, `beaten_rows`, `changed_rows`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from anneal.report import format as show
 from anneal.report.blocks import Column, Table
-from anneal.report.decision import AllocationRow, Decision
+from anneal.report.decision import AllocationRow, Beats, Decision, Sensitivity
 
 SOURCE = Column("source", "source")
 
@@ -23,14 +27,19 @@ def numbers(*labels: str) -> tuple[Column, ...]:
 
 def buy(decision: Decision) -> Table:
     """The recommended allocation, in the decision box: what is bought, and nothing else."""
-    rows = sorted((r for r in decision.allocation if r.tokens > 0), key=lambda r: -r.share)
     return Table(
         caption="Recommended allocation",
         columns=(SOURCE, *numbers("share of tokens", "tokens", "epochs", "USD")),
-        rows=tuple(
-            (r.source, _share(r), show.count(r.tokens), show.epochs(r.epochs), show.usd(r.usd))
-            for r in rows
-        ),
+        rows=bought_rows(decision.allocation),
+    )
+
+
+def bought_rows(allocation: Sequence[AllocationRow]) -> tuple[tuple[str, ...], ...]:
+    """Source, share, tokens, epochs and USD of what is bought, the most first."""
+    rows = sorted((r for r in allocation if r.tokens > 0), key=lambda r: -r.share)
+    return tuple(
+        (r.source, share(r), show.count(r.tokens), show.epochs(r.epochs), show.usd(r.usd))
+        for r in rows
     )
 
 
@@ -44,16 +53,22 @@ def beats(decision: Decision) -> Table:
             Column("reading"),
             Column("its shares"),
         ),
-        rows=tuple(
-            (
-                b.name,
-                show.probability(b.probability),
-                show.interval(b.gain, 4, sign=True),
-                "tie: below the noise floor" if b.tie else "above the noise floor",
-                show.mixture(b.shares),
-            )
-            for b in decision.beats
-        ),
+        rows=beaten_rows(decision.beats, 4),
+    )
+
+
+def beaten_rows(beats: Sequence[Beats], digits: int) -> tuple[tuple[str, ...], ...]:
+    """Name, P(ours is better), gain, reading and shares of the others."""
+    return tuple(
+        (
+            b.name,
+            show.probability(b.probability),
+            show.interval(b.gain, digits, sign=True),
+            ("tie: below the noise floor" if b.tie else "above the noise floor")
+            + ("" if b.within_guards else ", breaks a guard"),
+            show.mixture(b.shares),
+        )
+        for b in beats
     )
 
 
@@ -122,7 +137,7 @@ def allocation(decision: Decision) -> Table:
         rows=tuple(
             (
                 a.source,
-                _share(a),
+                share(a),
                 show.NONE if a.share_cap is None else show.percent(a.share_cap),
                 show.count(a.tokens),
                 show.count(a.unique_tokens),
@@ -152,7 +167,6 @@ def binding(decision: Decision) -> Table:
 
 def sensitivity(decision: Decision) -> Table:
     """What the allocation becomes when an assumption changes."""
-    digits = score_digits(decision)
     return Table(
         caption="Sensitivity of the allocation",
         columns=(
@@ -161,19 +175,25 @@ def sensitivity(decision: Decision) -> Table:
             Column("reading"),
             Column("shares"),
         ),
-        rows=tuple(
-            (
-                s.change,
-                show.decimal(s.score, digits),
-                "flips: another source gets most" if s.flips else "same source leads",
-                show.mixture(s.shares),
-            )
-            for s in decision.sensitivity
-        ),
+        rows=changed_rows(decision.sensitivity, score_digits(decision)),
     )
 
 
-def _share(row: AllocationRow) -> str:
+def changed_rows(changes: Sequence[Sensitivity], digits: int) -> tuple[tuple[str, ...], ...]:
+    """Change, score, reading and shares; no score where nothing can be bought."""
+    return tuple(
+        (
+            s.change,
+            show.decimal(s.score, digits) if s.shares else show.NONE,
+            "flips: another source gets most" if s.flips else "same source leads",
+            show.mixture(s.shares),
+        )
+        for s in changes
+    )
+
+
+def share(row: AllocationRow) -> str:
+    """A share with its interval."""
     low, high = show.percent(row.share_low), show.percent(row.share_high)
     return f"{show.percent(row.share)} [{low}, {high}]"
 

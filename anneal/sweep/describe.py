@@ -12,7 +12,6 @@ from anneal.laws import FORMS, Blend, Law, band, predict, probability_best
 from anneal.plan.flops import training_flops
 from anneal.report import bought
 from anneal.report.decision import (
-    Beats,
     Decision,
     FitRow,
     FormRow,
@@ -54,7 +53,7 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
         probability_guard=answer.probability_guard,
         guards={name: bought.interval(value) for name, value in answer.guards.items()},
         guard_limits=found.guard_limits,
-        beats=_beats(found),
+        beats=bought.beats(answer),
         law_pick=answer.law_pick,
         real_tokens=answer.tokens,
         real_usd=answer.usd,
@@ -85,25 +84,13 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
             for c in answer.sensitivity
             if c.possible
         ),
+        next_best=bought.next_best(found.next_runs, speed=design.prices.flops_per_second),
         marginal=tuple(marginal),
         marginal_per_usd=tuple(marginal_per_usd),
         repetition=repetition(evidence),
         warnings=tuple(warnings(evidence, found)),
         statements=said(evidence, found),
         reproduce=reproduce(evidence, found) | {"analysis": key},
-    )
-
-
-def _beats(found: Analysis) -> tuple[Beats, ...]:
-    return tuple(
-        Beats(
-            name=other.name,
-            shares=other.shares,
-            probability=other.probability,
-            gain=bought.interval(other.gain),
-            tie=other.tie,
-        )
-        for other in found.allocation.versus
     )
 
 

@@ -14,9 +14,18 @@ from anneal.report.blocks import (
     Section,
     Table,
 )
+from anneal.report.next_sections import following
+from anneal.report.tables import (
+    SOURCE,
+    beaten_rows,
+    bought_rows,
+    changed_rows,
+    numbers,
+    share,
+)
 from anneal.table.fit_words import fit_sections
 from anneal.table.values import Allocated
-from anneal.table.words import SOURCE, digits, numbers, remarks
+from anneal.table.words import digits, remarks
 
 AXES = {"tokens": "tokens", "usd": "USD", "flops": "FLOPs"}
 
@@ -26,26 +35,15 @@ def allocation_sections(found: Allocated) -> tuple[Section, ...]:
     fitted = found.fitted
     law = [s for s in fit_sections(fitted) if s.name != "remarks"]
     last = remarks(fitted.notes, (*found.warnings, *fitted.warnings), fitted)
-    return (split(found), sensitivity(found), *law, last)
+    return (split(found), sensitivity(found), following(found.next_best), *law, last)
 
 
 def buy(found: Allocated) -> Table:
     """What is bought, and nothing else."""
-    rows = sorted((r for r in found.rows if r.tokens > 0), key=lambda r: -r.share)
     return Table(
         caption="Recommended split",
         columns=(SOURCE, *numbers("share of tokens [90%]", "tokens", "epochs", "USD")),
-        rows=tuple(
-            (
-                r.source,
-                f"{show.percent(r.share)} [{show.percent(r.share_low)}, "
-                f"{show.percent(r.share_high)}]",
-                show.count(r.tokens),
-                show.epochs(r.epochs),
-                show.usd(r.usd),
-            )
-            for r in rows
-        ),
+        rows=bought_rows(found.rows),
     )
 
 
@@ -88,7 +86,6 @@ def facts(found: Allocated) -> Facts:
 
 def beats(found: Allocated) -> Table:
     """The split against others, on the same draws."""
-    places = digits(found.fitted)
     return Table(
         caption="Against other splits, on the same draws",
         columns=(
@@ -97,17 +94,7 @@ def beats(found: Allocated) -> Table:
             Column("reading"),
             Column("its shares"),
         ),
-        rows=tuple(
-            (
-                b.name,
-                show.probability(b.probability),
-                show.interval(b.gain, places, sign=True),
-                ("tie: below the noise floor" if b.tie else "above the noise floor")
-                + ("" if b.within_guards else ", breaks a guard"),
-                show.mixture(b.shares),
-            )
-            for b in found.beats
-        ),
+        rows=beaten_rows(found.beats, digits(found.fitted)),
     )
 
 
@@ -131,8 +118,7 @@ def split(found: Allocated) -> Section:
             rows=tuple(
                 (
                     r.source,
-                    f"{show.percent(r.share)} [{show.percent(r.share_low)}, "
-                    f"{show.percent(r.share_high)}]",
+                    share(r),
                     f"{r.tokens:,}",
                     show.count(r.unique_tokens),
                     show.count(r.available),
@@ -194,7 +180,6 @@ def split(found: Allocated) -> Section:
 
 def sensitivity(found: Allocated) -> Section:
     """One assumption changed at a time."""
-    places = digits(found.fitted)
     return Section(
         name="sensitivity",
         title="Sensitivity",
@@ -208,15 +193,7 @@ def sensitivity(found: Allocated) -> Section:
                     Column("reading"),
                     Column("shares"),
                 ),
-                rows=tuple(
-                    (
-                        s.change,
-                        show.decimal(s.score, places) if s.shares else show.NONE,
-                        "flips: another source gets most" if s.flips else "same source leads",
-                        show.mixture(s.shares),
-                    )
-                    for s in found.sensitivity
-                ),
+                rows=changed_rows(found.sensitivity, digits(found.fitted)),
             ),
         ),
     )

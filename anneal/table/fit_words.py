@@ -5,9 +5,10 @@ from __future__ import annotations
 from anneal.report import format as show
 from anneal.report.blocks import Block, Column, Note, Section, Table
 from anneal.report.decision import Interval
+from anneal.report.tables import numbers
 from anneal.table import words
 from anneal.table.values import Crossing, Fitted
-from anneal.table.words import digits, numbers
+from anneal.table.words import digits
 
 LIKELY = 0.1
 """P(crossing) from which a pair is shown at once; the others are folded away."""

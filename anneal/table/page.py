@@ -10,12 +10,13 @@ from anneal.report import look
 from anneal.report.blocks import Box, Fact, Facts, Page, Table
 from anneal.report.content import VERDICTS
 from anneal.report.page import FIGURES, html, markdown
+from anneal.report.tables import SOURCE, numbers
 from anneal.store import write, write_value
 from anneal.table import figures
 from anneal.table.decision_words import allocation_sections, beats, buy, facts
 from anneal.table.fit_words import fit_sections
 from anneal.table.values import Allocated, At, Fitted, Outcome
-from anneal.table.words import SOURCE, digits, numbers
+from anneal.table.words import digits
 
 OUTCOMES: Final[dict[Outcome, tuple[Literal["go", "care", "wait", "stop"], str, str]]] = {
     # tone, mark, meaning

@@ -13,6 +13,7 @@ from anneal.report.decision import (
     Beats,
     BindingLimit,
     Interval,
+    NextBest,
     Sensitivity,
     Verdict,
 )
@@ -233,13 +234,6 @@ class Licence(Value):
     excluded: bool
 
 
-class Against(Beats):
-    """The split against another one, under the same draws."""
-
-    within_guards: bool
-    """Whether the other keeps the guards with the asked confidence."""
-
-
 class Allocated(Value):
     """Everything `allocate` finds beside the law."""
 
@@ -263,10 +257,11 @@ class Allocated(Value):
     guards: dict[str, Interval]
     guard_limits: dict[str, float]
     rows: tuple[AllocationRow, ...]
-    beats: tuple[Against, ...]
+    beats: tuple[Beats, ...]
     unaffordable: tuple[str, ...]
     binding: tuple[BindingLimit, ...]
     sensitivity: tuple[Sensitivity, ...]
+    next_best: NextBest | None = None
     licences: tuple[Licence, ...]
     law_pick: str
     single_scale_pick: str

@@ -9,19 +9,13 @@ import math
 
 from anneal.report import format as show
 from anneal.report.blocks import Block, Choice, Column, Fact, Facts, Figure, Note, Section, Table
+from anneal.report.tables import SOURCE, numbers
 from anneal.table.values import At, Fitted
-
-SOURCE = Column("source", "source")
 
 
 def digits(fitted: Fitted) -> int:
     """Decimals of scores."""
     return max(2, min(6, 1 - math.floor(math.log10(fitted.noise.sd.value))))
-
-
-def numbers(*labels: str) -> tuple[Column, ...]:
-    """Right-aligned columns."""
-    return tuple(Column(label, "number") for label in labels)
 
 
 def as_read(fitted: Fitted) -> Section:

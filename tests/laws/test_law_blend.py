@@ -26,7 +26,7 @@ def test_a_form_that_predicts_and_fits_better_weighs_more_and_alike_ones_alike()
     weights = weigh(rolls, fits, points)
     assert sum(weights.values()) == pytest.approx(1.0)
     assert weights["twin"] == weights["shifted_power"] > 0.45
-    # three budgets predicted: 3 -> 4, 3 -> 5, 4 -> 5; the residuals at five budgets count for 20
+    # three budgets predicted: 3 -> 4, 3 -> 5, 4 -> 5; the residuals at five budgets count for five
     assert rolls["shifted_power"].cells == 3
     noise = noise_floor(points).relative
 
@@ -34,7 +34,7 @@ def test_a_form_that_predicts_and_fits_better_weighs_more_and_alike_ones_alike()
         return (law.degrees * law.residual_sd**2 + 2 * noise**2) / (law.degrees + 2)
 
     ratio = (rolls["power"].mse / rolls["shifted_power"].mse) ** 1.5
-    ratio *= (squares(fits["power"]) / squares(fits["shifted_power"])) ** 10
+    ratio *= (squares(fits["power"]) / squares(fits["shifted_power"])) ** 2.5
     assert weights["shifted_power"] / weights["power"] == pytest.approx(ratio)
 
 
@@ -46,7 +46,7 @@ def test_residuals_tell_forms_apart_that_predict_alike():
     good = fit("shifted_power", points, rng=rng())
     worse = dataclasses.replace(good, residual_sd=2 * good.residual_sd)
     weights = weigh({"good": roll, "worse": roll}, {"good": good, "worse": worse}, points)
-    assert weights["good"] > 0.99
+    assert weights["good"] > 0.9
 
 
 def test_draws_are_the_members_and_drift_only_beyond_the_data():

@@ -150,6 +150,27 @@ def test_folds_hold_out_places_not_rows():
     assert within < 0.7 * root.var(axis=0).sum()
 
 
+def test_levels_beat_pools_where_half_of_a_score_asks_for_any_source():
+    rng = np.random.default_rng(13)
+    worth, inner = np.array([4.0, 1.5, 0.6, 0.2, 0.05]), np.array([0.6, 0.5, 0.8, 0.9, 0.4])
+
+    def truth(shares):
+        brought = shares**inner
+        return 2.0 + (brought @ worth) ** -0.3 + (0.1 + brought @ worth**0.25) ** -0.8
+
+    seen, unseen = planted_shares(rng, 250), planted_shares(rng, 400)
+    score = truth(seen) * np.exp(0.002 * rng.standard_normal(250))
+    error = {}
+    for name in ("levelled_pools", "pool", "pool_own"):
+        law = fit_surface(
+            MIXTURE_LAWS[name], {"shares": seen}, score, rng=rng, starts=4, delta=DELTA
+        )
+        off = law.curve({"shares": unseen}) / truth(unseen) - 1
+        error[name] = float(np.sqrt(np.mean(off**2)))
+    assert error["levelled_pools"] < 0.001  # half of a run's noise
+    assert error["levelled_pools"] < 0.9 * min(error["pool"], error["pool_own"])
+
+
 @pytest.mark.parametrize(
     ("bad", "says"),
     [

@@ -49,6 +49,23 @@ def test_intervals_widen_with_the_reach_only() -> None:
     assert spread[1] > found.sd
 
 
+def test_what_few_origins_cannot_rule_out_is_added() -> None:
+    y = score("right", np.random.default_rng(0), TOKENS)
+    table, law = {"d_tokens": TOKENS}, SURFACES["power_tokens"]
+
+    def measured(prior: float, shares: tuple[float, ...]) -> float:
+        rng = np.random.default_rng(1)
+        return measure_drift(
+            *(law, table, y), by=("d_tokens",), rng=rng, draws=60, prior=prior, shares=shares
+        ).sd
+
+    none, one, two = (measured(prior, (0.5, 0.65, 0.8)) ** 2 for prior in (0.0, 1.0, 2.0))
+    assert two - none == pytest.approx(4 * (one - none))
+    assert one - none == pytest.approx(0.003**2 / 4, rel=0.5)  # its noise is 0.003
+    few = measured(1.0, (0.8,)) ** 2 - measured(0.0, (0.8,)) ** 2
+    assert few == pytest.approx(2 * (one - none))
+
+
 def test_a_table_that_is_too_small_is_one_clear_error() -> None:
     table = {"d_tokens": TOKENS[:4]}
     y = score("right", np.random.default_rng(1), TOKENS[:4])

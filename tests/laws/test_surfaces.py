@@ -35,6 +35,8 @@ def table(name: str, rng: np.random.Generator, rows: int = 60) -> Columns:
         "n_params": np.exp(rng.uniform(np.log(2e7), np.log(5e9), rows)),
         "u_tokens": np.exp(rng.uniform(np.log(5e7), np.log(1e10), rows)),
         "loss": rng.uniform(2.0, 4.5, rows),
+        "s1": np.exp(rng.uniform(np.log(0.5), np.log(200.0), rows)),
+        "s2": rng.uniform(0.0, 900.0, rows),
     }
     columns["d_tokens"] = columns["u_tokens"] * np.exp(rng.uniform(-1.0, np.log(40.0), rows))
     columns["flops"] = 6.0 * columns["n_params"] * columns["d_tokens"]
@@ -65,6 +67,8 @@ TRUTH: dict[str, tuple[float, ...]] = {
     "qqt": (1.8, 400.0, 0.3, 4.0),
     "tissue": (2.4, 0.3, 0.5, 9.0),
     "multi_power": (2.4, 0.3, 0.5, 600.0, 1.5, 0.6, 0.5),
+    "annealed_effective": (1.8, 480.0, 1.3, 0.35, 0.5, 3e-4, 8.0),
+    "annealed_overfit": (1.8, 480.0, 1.3, 0.35, 0.5, 3e-4, 0.01, 0.6, 1.0),
     "sigmoid": (0.25, 0.9, 3.0, 3.2),
     "exponential": (0.85, 3.0, 0.9),
     "shifted_power": (1.0, 1.2, 1.6, 1.1),
@@ -118,6 +122,25 @@ def test_planted_parameters_come_back(name: str) -> None:
     if name not in NOT_TO_PARTS_IN_THOUSAND:
         found = [fit.parameters[n] for n in SURFACES[name].names(columns)]
         np.testing.assert_allclose(found, TRUTH[name], rtol=5e-3)
+
+
+def test_over_fitting_asks_for_three_sizes_a_falling_rate_and_repeats() -> None:
+    columns, score = planted("annealed_overfit", np.random.default_rng(7))
+    surface = SURFACES["annealed_overfit"]
+    for change, says in (
+        ({"n_params": np.where(columns["n_params"] > 3e8, 1e9, 1e8)}, "three sizes"),
+        ({"s2": np.zeros_like(score)}, "never falls"),
+        ({"u_tokens": columns["d_tokens"]}, "no run sees its pool twice"),
+    ):
+        fit = fit_surface(surface, {**columns, **change}, score, rng=np.random.default_rng(8))
+        assert fit.outcome == "underdetermined"
+        assert says in fit.message
+    # on new text it is the law of a schedule over sizes, and every epoch more costs
+    value = np.array([TRUTH["annealed_overfit"]])
+    at = {n: np.repeat(x[:1], 4) for n, x in columns.items()}
+    at["u_tokens"] = at["d_tokens"] / np.array([0.5, 1.0, 4.0, 44.0])
+    once, again, four, many = surface.law(value, at)[0][0]
+    assert once == again < four < many
 
 
 def chinchilla_runs() -> tuple[Columns, np.ndarray]:

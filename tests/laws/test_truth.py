@@ -128,4 +128,6 @@ def test_laws_and_allocations_on_worlds_with_known_truth():
     planted = seen[0].parameters
     assert planted["r_star"][1] < 0.5  # log error; the prior's own SD is 1
     rows = table(seen)
-    assert {tuple(row) for row in rows} == {("dataset", "question", "ours", "reference", "holds")}
+    assert {tuple(row) for row in rows} == {
+        ("dataset", "question", "ours", "reference", "holds", "drawn")
+    }
