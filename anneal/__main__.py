@@ -108,15 +108,26 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--dry-run", action="store_true", help="the same as plan")
 
     _table_verbs(verb)
-    for name, function, about in (
-        ("run", _run, "carry out one run, or serve runs to a launcher"),
-        ("prepare", _prepare, "carry out one curation step, or serve steps to a launcher"),
-    ):
-        made = verb(name, function, about)
-        made.add_argument(
-            "spec", nargs="?", type=Path, help="a task file in the store; served: to get ready for"
-        )
-        made.add_argument("--serve", action="store_true", help="read tasks from standard input")
+    made = verb("run", _run, "carry out one run, or serve runs to a launcher")
+    made.add_argument(
+        "spec", nargs="?", type=Path, help="a task file in the store; served: to get ready for"
+    )
+    made.add_argument("--serve", action="store_true", help="read tasks from standard input")
+    made = verb("prepare", _prepare, "prepare sources of a sweep, and tell what they cost")
+    made.add_argument(
+        "words",
+        nargs="*",
+        metavar="[SOURCE ...] [SWEEP.yaml] [key=value ...]",
+        help="all of the sweep's sources and targets where none is named; or one step's file",
+    )
+    made.add_argument("--serve", action="store_true", help="read steps from standard input")
+    made = verb("synthesize", _synthesize, "have a teacher model write one source of a sweep")
+    made.add_argument(
+        "words",
+        nargs="+",
+        metavar="SOURCE [SWEEP.yaml] [key=value ...]",
+        help="a source with a step of kind `synthesize`",
+    )
     return parser
 
 
@@ -271,13 +282,39 @@ def _run(words: argparse.Namespace) -> int:
 
 
 def _prepare(words: argparse.Namespace) -> int:
-    from anneal.curation.worker import Worker
-    from anneal.plan.protocol import serve
+    names, rest = _sources(words.words)
+    steps = [w for w in names if w.endswith(".json")]
+    if words.serve or steps:
+        from anneal.curation.worker import Worker
+        from anneal.plan.protocol import serve
 
-    worker = Worker()
-    if words.serve:
-        return serve(worker, saves=False)
-    return _alone(words.spec, worker)
+        worker = Worker()
+        return serve(worker, saves=False) if words.serve else _alone(Path(steps[0]), worker)
+    from anneal import settings
+    from anneal.sweep.supplies import prepare_sources
+
+    prepare_sources(settings.load(*_sweep_file(rest)), names)
+    return 0
+
+
+def _synthesize(words: argparse.Namespace) -> int:
+    from anneal import settings
+    from anneal.sweep.supplies import synthesize_source
+
+    names, rest = _sources(words.words)
+    if len(names) != 1:
+        raise SettingsError(
+            f"synthesize: one source at a time, got {' '.join(names) or 'none'}",
+            hint="python -m anneal synthesize SOURCE [SWEEP.yaml] [key=value ...]",
+        )
+    synthesize_source(settings.load(*_sweep_file(rest)), names[0])
+    return 0
+
+
+def _sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of sources, and the words that make a sweep: its file and overrides."""
+    rest = [w for w in words if "=" in w or w.endswith((".yaml", ".yml"))]
+    return [w for w in words if w not in rest], rest
 
 
 def _alone(spec: Path | None, handle: Callable[..., None]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from anneal.curation.plan import manifests, plan_preparation
 from anneal.curation.values import PrepareStep
-from anneal.errors import SourceError
+from anneal.errors import SettingsError, SourceError
 from anneal.launch.values import Launcher, Listener, Outcome, Task
 from anneal.sources.values import Manifest
 from anneal.store import Store, write_value
@@ -42,6 +44,45 @@ def prepare(
     for outcome in outcomes:
         _raise_failure(outcome, steps)
     return read(ask, steps, store)
+
+
+def prepare_some(
+    ask: Sweep, names: Sequence[str], store: Store, launcher: Launcher, listener: Listener
+) -> tuple[PrepareStep, ...]:
+    """Prepares these sources or targets alone, with what they need; all where none is named.
+
+    Returns:
+        The steps that make their tokens and documents, tokens first.
+
+    Raises:
+        SettingsError: a name that the sweep does not have.
+        SourceError: with the message of the first step that failed.
+    """
+    steps = steps_of(ask, store)
+    named = {s.work.name: s for s in steps if s.work.kind == "tokens"}
+    if unknown := [name for name in names if name not in named]:
+        near = difflib.get_close_matches(unknown[0], named, n=3, cutoff=0.5)
+        raise SettingsError(
+            f"prepare: the sweep has no source or target `{unknown[0]}`",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(named)}",
+        )
+    wanted = [named[name] for name in names or named]
+    by_id = {step.id: step for step in steps}
+    needed: dict[str, PrepareStep] = {}
+
+    def need(step: PrepareStep) -> None:
+        for other in step.needs:
+            need(by_id[other])
+        needed.setdefault(step.id, step)
+
+    for step in wanted:
+        need(step)
+    some = tuple(needed.values())
+    outcomes = launcher.run([task_of(step, store) for step in some], on_event=listener)
+    for outcome in outcomes:
+        _raise_failure(outcome, some)
+    documents = [by_id[s.work.documents] for s in wanted if s.work.kind == "tokens"]
+    return (*wanted, *documents)
 
 
 def read(ask: Sweep, steps: tuple[PrepareStep, ...], store: Store) -> dict[str, Manifest]:
