@@ -21,7 +21,13 @@ def test_one_source_is_prepared_told_of_and_found_again(corpus):
     done = anneal(corpus, "prepare", "tools", "small.yaml")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tools\n  read ")
-    for word in ("deduplicate", "decontaminate", "kept ", "cost ", "documents     store/documents/"):
+    for word in (
+        "deduplicate",
+        "decontaminate",
+        "kept ",
+        "cost ",
+        "documents     store/documents/",
+    ):
         assert word in done.stdout
     store = Store(corpus / "store")
     made = list((store.root / "tokens").glob("*/manifest.json"))
