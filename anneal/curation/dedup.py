@@ -31,8 +31,9 @@ import numpy.typing as npt
 from anneal.curation.chain import Context, Tally
 from anneal.curation.shingles import batch_ngrams
 from anneal.curation.signatures import SignatureFile, minhash
+from anneal.curation.spool import Spool
 from anneal.curation.steps import Deduplicate
-from anneal.sources.documents import DOCUMENTS_FILE, Document, read_documents, write_documents
+from anneal.sources.documents import Document, read_documents
 
 BATCH_CHARACTERS = 2**18
 """Text looked at together: enough to spread the cost of a call, little enough for the cache."""
@@ -76,24 +77,27 @@ def _near(
     scratch: Path,
 ) -> Iterator[Document]:
     """Two passes: sign everything on the way to a file, then read the file without the copies."""
-    file = SignatureFile(scratch, step.jaccard, step.permutations)
+    file, spool = SignatureFile(scratch, step.jaccard, step.permutations), Spool(scratch / "spool")
 
-    def signed(documents: Iterable[Document]) -> Iterator[Document]:
-        for batch in batches(documents):
-            hashes, offsets = batch_ngrams([document.text for document in batch], step.ngram)
-            file.add(minhash(hashes, offsets, step.permutations))
-            yield from batch
+    def sign(documents: list[Document]) -> None:
+        hashes, offsets = batch_ngrams([document.text for document in documents], step.ngram)
+        file.add(minhash(hashes, offsets, step.permutations))
 
-    (scratch / "before").mkdir()
-    earlier = (replace(d, text="") for d in signed(_before(step, context)))
-    first, _ = write_documents(scratch / "before" / DOCUMENTS_FILE, earlier)
-    write_documents(scratch / DOCUMENTS_FILE, signed(stream))
+    for batch in batches(_before(step, context)):
+        sign(batch)
+        spool.add([replace(document, text="") for document in batch])
+    first = file.size
+    for batch in batches(stream):
+        sign(batch)
+        spool.add(batch)
     copy_of, similarity = file.copies(first)
-    names = _identifiers(scratch / "before", copy_of, 0)
-    wanted = set(copy_of[copy_of >= first].tolist())
-    for number, document in enumerate(read_documents(scratch), start=first):
-        if number in wanted:
+    named = set(copy_of.tolist())
+    names: dict[int, str] = {}
+    for number, document in enumerate(spool):
+        if number in named:
             names[number] = document.id
+        if number < first:
+            continue
         if (original := int(copy_of[number])) < 0:
             yield document
             continue
@@ -106,13 +110,6 @@ def _before(step: Deduplicate, context: Context) -> Iterator[Document]:
     """The prepared documents of the sources that take precedence."""
     for name in step.after:
         yield from read_documents(context.upstream[name])
-
-
-def _identifiers(folder: Path, wanted: npt.NDArray[np.int64], first: int) -> dict[int, str]:
-    """Identifiers of the documents of `folder`, numbered from `first`, that `wanted` holds."""
-    numbers = set(wanted.tolist())
-    documents = enumerate(read_documents(folder), start=first)
-    return {number: document.id for number, document in documents if number in numbers}
 
 
 def batches(stream: Iterable[Document]) -> Iterator[list[Document]]:
