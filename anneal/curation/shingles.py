@@ -21,18 +21,18 @@ Hashes = npt.NDArray[np.uint64]
 
 _BASE = 0x9E3779B97F4A7C15  # odd: the golden ratio in 64 bits
 _INVERSE = pow(_BASE, -1, 2**64)
-_WORD = np.zeros(256, dtype=bool)
-_WORD[[*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"]] = True
-_WORD[128:] = True
-_LOWER = np.arange(1, 257, dtype=np.uint64)  # from 1: a byte of 0 must count
-_LOWER[65:91] += 32
+_LETTERS = bytes(
+    byte if byte > 127 or chr(byte).isalnum() or byte == ord("_") else 0
+    for byte in bytes(range(256)).lower()
+)
+"""What each byte counts as: lower case, and 0 where it is in no word."""
 _BLOCK = 2**16
 """Bytes hashed at once."""
 
 
 def words(text: str) -> Hashes:
     """Hashes of the words of `text`, in order; shape (words,)."""
-    return _words(np.frombuffer(text.encode(), dtype=np.uint8))[0]
+    return _words(text.encode())[0]
 
 
 def ngrams(hashes: Hashes, n: int) -> Hashes:
@@ -62,7 +62,7 @@ def batch_ngrams(texts: Sequence[str], n: int) -> tuple[Hashes, npt.NDArray[np.i
     """
     encoded = [text.encode() for text in texts]
     # a newline is in no word, so words of neighbours stay apart
-    hashes, places = _words(np.frombuffer(b"\n".join(encoded), dtype=np.uint8))
+    hashes, places = _words(b"\n".join(encoded))
     lengths = np.array([len(data) + 1 for data in encoded], dtype=np.int64)
     begins = np.concatenate(([0], np.searchsorted(places, np.cumsum(lengths))))
     sizes = np.diff(begins)
@@ -88,26 +88,23 @@ def shingles(text: str, n: int) -> Hashes:
     return np.unique(ngrams(words(text), n))
 
 
-def _words(data: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+def _words(data: bytes) -> tuple[Hashes, npt.NDArray[np.int64]]:
     """Hashes of the words in `data` and the bytes at which they begin, block by block.
 
     A block ends behind a byte that is in no word; what is made of it stays in the cache.
     """
     hashes, places = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
+    data = data.translate(_LETTERS)
     begin = 0
-    while begin < data.size:
-        end = begin + _BLOCK
-        while end < data.size and _WORD[data[end - 1]]:
-            gaps = np.flatnonzero(~_WORD[data[end : end + _BLOCK]])
-            end += int(gaps[0]) + 1 if gaps.size else _BLOCK
-        block = data[begin:end]
+    while begin < len(data):
+        end = data.find(0, begin + _BLOCK) + 1 or len(data)
+        block = np.frombuffer(data, dtype=np.uint8, count=end - begin, offset=begin)
         inside = np.zeros(block.size + 2, dtype=bool)
-        inside[1:-1] = _WORD[block]
+        np.not_equal(block, 0, out=inside[1:-1])
         edges = np.flatnonzero(inside[1:] != inside[:-1])
         starts, ends = edges[::2], edges[1::2]
-        terms = _LOWER[block] * _powers(_BASE, block.size)
         prefix = np.zeros(block.size + 1, dtype=np.uint64)
-        np.cumsum(terms, out=prefix[1:])
+        np.cumsum(block * _powers(_BASE, block.size), out=prefix[1:])
         hashes.append(_mix((prefix[ends] - prefix[starts]) * _powers(_INVERSE, block.size)[starts]))
         places.append(starts + begin)
         begin = end
