@@ -6,7 +6,8 @@
 #     python analysis/bench_sources.py                # all three
 #     python analysis/bench_sources.py library        # one core
 #     python analysis/bench_sources.py pipeline       # all cores
-#     python analysis/bench_sources.py memory         # writes 2 GB of text below TMPDIR, removes it
+#     python analysis/bench_sources.py memory         # up to 2 GB of text, below TMPDIR, removed
+#     python analysis/bench_sources.py memory tokens  # the same with tokenising: an hour
 #
 # Text: ../shared/corpora where it is, the interpreter's and its packages' own otherwise. datasketch
 # and datatrove are no dependencies: `pip install datasketch datatrove xxhash spacy` to compare with
@@ -233,7 +234,7 @@ def library(count: int = 1000) -> None:
             f"  {gone[~near].mean():10.3f}  {gone[exact < 0.75].mean():11.3f}"
             f"  others gone: {len([n for n in dropped if n < count])}"
         )
-    for name in list(speeds)[1:]:
+    for name in list(speeds)[2:]:
         print(f"ours over {name}: {speeds['ours'] / speeds[name]:.1f}")
     estimates(texts, exact)
     short = real_text(8_000_000, "math_wp_synth")
@@ -402,7 +403,7 @@ def decontaminating(texts: list[str]) -> None:
 
 
 # %%
-def memory(sizes: tuple[int, ...] = (200, 2000), tokenise: bool = True) -> None:
+def memory(sizes: tuple[int, ...] = (200, 2000), *, tokenise: bool) -> None:
     peaks = []
     for size in sizes:
         words_ = [sys.executable, __file__, "peak", str(size), str(int(tokenise))]
@@ -412,25 +413,20 @@ def memory(sizes: tuple[int, ...] = (200, 2000), tokenise: bool = True) -> None:
     print(f"memory: peak at {sizes[-1]} MB over peak at {sizes[0]} MB {peaks[-1] / peaks[0]:.2f}")
 
 
-def peak(size: int, tokenise: bool) -> None:
+def peak(size: int, *, tokenise: bool) -> None:
     """Prepares `size` MB and prints this process's peak resident memory."""
-    seed = real_text(8_000_000)
     place = CORPORA / "tokenizers" / "bpe4096.json"
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        made = subprocess.Popen(
-            [sys.executable, __file__, "make", str(size), str(base / "raw.jsonl.zst")]
-        )
-        if made.wait():
-            raise SystemExit("no text could be made")
-        del seed
+        make_it = [sys.executable, __file__, "make", str(size), str(base / "raw.jsonl.zst")]
+        subprocess.run(make_it, check=True)
         began = time.perf_counter()
         steps: list[Step] = [
             Clean(),
             Deduplicate(),
             Decontaminate(benchmarks=benchmark_paths()),
         ]
-        count, kept = 0, 0
+        count = kept = 0
         from anneal.curation.plan import plan_preparation
         from anneal.curation.values import CurationRecord
         from anneal.curation.worker import prepare
@@ -490,9 +486,9 @@ if __name__ == "__main__":
     elif part == "pipeline":
         pipeline()
     elif part == "memory":
-        memory()
+        memory(tokenise="tokens" in sys.argv)
     elif part == "peak":
-        peak(int(sys.argv[2]), sys.argv[3] == "1")
+        peak(int(sys.argv[2]), tokenise=sys.argv[3] == "1")
     elif part == "make":
         make(int(sys.argv[2]), Path(sys.argv[3]))
     else:
