@@ -8,6 +8,7 @@ Their content, and never where they lie, is part of a recipe.
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,22 +62,32 @@ def benchmarks_address(step: Decontaminate, store: Store, base: Path) -> str:
 
 def _rows(path: str, fields: tuple[str, ...]) -> Iterator[Document]:
     """The file's documents; those of one row are joined by a newline, in the order of `fields`."""
-    kind = JsonlReader if ".jsonl" in _ending(path) else ParquetReader
     if _ending(path) == ".txt":
-        place = Path(path)
-        reader: Reader = TreeReader(
-            path=str(place.parent), glob=glob.escape(place.name), max_bytes=2**40
-        )
-        yield from documents(reader, base=place.parent, prepared={})
+        folder, name = str(Path(path).parent), glob.escape(Path(path).name)
+        yield from _whole(TreeReader(path=folder, glob=name, max_bytes=2**40))
         return
+    kind = JsonlReader if ".jsonl" in _ending(path) else ParquetReader
     rows: dict[str, list[Document]] = {}
     for field in fields:
         # a row whose field is empty has no document there, so rows are matched by their numbers
-        for document in documents(kind(path=path, text=field), base=Path(), prepared={}):
+        for document in _whole(kind(path=path, text=field)):
             rows.setdefault(document.id, []).append(document)
     for row in rows.values():
         text = "\n".join(document.text for document in row)
         yield Document(row[0].origin, text, "", row[0].origin)
+
+
+def _whole(reader: Reader) -> Iterator[Document]:
+    """All documents of a file, or an error: what is left out here could be trained on."""
+    left_out: Counter[str] = Counter()
+    yield from documents(reader, base=Path(), prepared={}, dropped=left_out)
+    del left_out["empty"]
+    if left_out:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        raise SourceError(
+            f"{getattr(reader, 'path', '')}: rows that cannot be compared with ({reasons})",
+            hint="mend the file, or leave it out of `benchmarks`",
+        )
 
 
 def _ending(path: str) -> str:

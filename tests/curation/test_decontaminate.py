@@ -197,12 +197,13 @@ def test_the_address_of_benchmarks_is_their_content(tmp_path):
         (lambda p: (p / "bad.csv").write_text("a,b"), r"bad\.csv: not \.jsonl"),
         (lambda p: rows(p / "bad.jsonl", ["x"]), "field `text` holds nothing, not text"),
         (lambda p: (p / "bad.jsonl").write_text("{"), "not JSON"),
+        (lambda p: (p / "bad.jsonl").write_text('{"text": "good"}\n["bad"]\n'), "JSON object|row"),
         (lambda p: (p / "bad.txt").write_bytes(b"caf\xe9 au lait"), "not UTF-8"),
         (lambda p: (p / "bad.parquet").write_bytes(b"PAR1 and no more"), "not readable"),
         (lambda p: (p / "bad.jsonl.zst").write_bytes(b"no zstandard"), "cannot be read"),
         (lambda p: (p / "bad.jsonl").write_text(""), "empty"),
     ],
-    ids=["absent", "ending", "field", "json", "bytes", "parquet", "zst", "empty"],
+    ids=["absent", "ending", "field", "json", "one row", "bytes", "parquet", "zst", "empty"],
 )
 def test_a_benchmark_that_cannot_be_compared_with_is_one_clear_error(
     carry_out, tmp_path, write, what
