@@ -13,9 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anneal.curation.dropped import Detail, DroppedFile
 from anneal.curation.steps import Step
 from anneal.curation.values import StepRecord
 from anneal.sources.documents import Document
@@ -56,6 +58,7 @@ class Tally:
         flops, usd: of all documents that went in.
         seconds_fixed, flops_fixed, usd_fixed: paid once.
         notes: for the report.
+        listed: takes the document, reason and details of everything that `drop` is told of.
     """
 
     dropped: Counter[str] = field(default_factory=Counter)
@@ -66,6 +69,14 @@ class Tally:
     flops_fixed: float = 0.0
     usd_fixed: float = 0.0
     notes: dict[str, str | int | float] = field(default_factory=dict)
+    listed: Callable[[Document, str, Mapping[str, Detail]], None] = lambda document, why, detail: (
+        None
+    )
+
+    def drop(self, document: Document, reason: str, /, **detail: Detail) -> None:
+        """Counts a document that does not go on, and lists it with what the step saw in it."""
+        self.dropped[reason] += 1
+        self.listed(document, reason, detail)
 
 
 class Meter:
@@ -101,12 +112,21 @@ class Chain:
         steps: what is done.
         read: the documents that go in.
         context: given to every step.
+        dropped: the list of what was dropped, where one is kept.
     """
 
-    def __init__(self, steps: Sequence[Step], read: Meter, context: Context) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        read: Meter,
+        context: Context,
+        dropped: DroppedFile | None = None,
+    ) -> None:
         self.steps = steps
         self.meters = [read]
-        self.tallies = [Tally() for _ in steps]
+        self.tallies = [
+            Tally(listed=partial(dropped.add, step.kind)) if dropped else Tally() for step in steps
+        ]
         for number, step in enumerate(steps):
             stream = _apply(step, self.meters[-1], context, self.tallies[number])
             self.meters.append(Meter(stream))
@@ -150,7 +170,9 @@ def _apply(
 ) -> Iterator[Document]:
     """The step's own function, loaded when it is used: some of them load a deep-learning stack."""
     work: Any
-    if step.kind == "annotate":
+    if step.kind == "clean":
+        from anneal.curation.clean import clean as work
+    elif step.kind == "annotate":
         from anneal.curation.quality import annotate as work
     elif step.kind == "exercises":
         from anneal.curation.exercises import write_exercises as work

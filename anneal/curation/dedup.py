@@ -1,115 +1,169 @@
 """Deduplication: the first of equal or nearly equal documents stays.
 
 Repeated text makes a source look larger than it is, and its epochs fewer than they are. Exact
-copies are found by a hash of the text. Near copies are found by MinHash: a signature of p numbers
-in which two documents agree on a share equal, in expectation, to the Jaccard similarity of their
-sets of word n-grams (Broder 1997). Signatures are cut into b bands of r rows; documents that share
-a whole band are candidates, which happens with probability 1 - (1 - J^r)^b, and only for those is
-the similarity estimated from all p numbers (standard error sqrt(J (1 - J) / p), 0.035 at 0.8).
+copies are found by a hash of the text, as the stream passes. Near copies are found by MinHash: a
+signature of p numbers in which two documents agree on a share equal, in expectation, to the Jaccard
+similarity of their sets of word n-grams (Broder 1997); `signatures` says how pairs are found.
+A near duplicate goes only where a document that stays is that near: copies of copies do not drag
+each other along, as they do where the clusters of similar documents are what is kept one of.
 
-Signatures come from `rensa`; the index is a table per band. Memory grows with the documents kept
-(4 p bytes and b table entries each), not with their text.
+Local: earlier in the source itself. Global: or anywhere in the sources of `after`, whose prepared
+documents are looked at first and take precedence (both as SlimPajama-DC compares them, arXiv
+2309.10818). Which a source needs is a question of the sweep: two sources that differ in `after`
+alone are two candidates.
+
+Memory: 8 to 30 bytes a document for the exact comparison. For the near one the documents pass
+through a compressed file in the step's scratch folder, and there are about 50 bytes of memory and
+500 of disk for each, whatever its length.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from anneal.curation.chain import Context, Tally
-from anneal.curation.shingles import Hashes, ngrams, words
+from anneal.curation.shingles import batch_ngrams
+from anneal.curation.signatures import SignatureFile, minhash
+from anneal.curation.spool import Spool
 from anneal.curation.steps import Deduplicate
-from anneal.sources.documents import Document
+from anneal.sources.documents import Document, read_documents
 
-RECALL = 0.99
-"""Least probability that a pair right at the threshold becomes a candidate."""
+BATCH_CHARACTERS = 2**18
+"""Text looked at together: enough to spread the cost of a call, little enough for the cache."""
 
 
 def deduplicate(
     stream: Iterable[Document], step: Deduplicate, context: Context, tally: Tally
 ) -> Iterator[Document]:
     """Streams the documents that are no copy of an earlier one; counts the others by reason."""
-    dropped = tally.dropped
-    exact: set[bytes] = set()
-    near = NearIndex(step.jaccard, step.permutations)
-    documents = iter(stream)
-    while batch := list(islice(documents, 256)):
-        fresh = []
-        for document in batch:
-            digest = hashlib.blake2b(document.text.strip().encode(), digest_size=16).digest()
-            if digest in exact:
-                dropped["exact duplicate"] += 1
+    fresh = _exact(stream, step, context, tally)
+    if step.jaccard < 1.0:
+        # a folder of its own: a chain may deduplicate twice
+        scratch = Path(tempfile.mkdtemp(dir=context.scratch))
+        fresh = _near(fresh, step, context, tally, scratch)
+    yield from fresh
+
+
+def _exact(
+    stream: Iterable[Document], step: Deduplicate, context: Context, tally: Tally
+) -> Iterator[Document]:
+    elsewhere, here = Seen(), Seen()
+    for batch in batches(_before(step, context)):
+        elsewhere.add(_digests(batch))
+    for batch in batches(stream):
+        digests = _digests(batch)
+        known, new = elsewhere.has(digests), here.add(digests)
+        for document, is_known, is_new in zip(batch, known, new, strict=True):
+            if not is_new:
+                tally.drop(document, "exact duplicate")
+            elif is_known:
+                tally.drop(document, "exact duplicate of an earlier source")
             else:
-                exact.add(digest)
-                fresh.append(document)
-        if step.jaccard >= 1.0:
-            yield from fresh
-            continue
-        signatures = minhash([ngrams(words(d.text), step.ngram) for d in fresh], step.permutations)
-        for document, signature in zip(fresh, signatures, strict=True):
-            if near.add(signature):
                 yield document
-            else:
-                dropped["near duplicate"] += 1
 
 
-class NearIndex:
-    """Signatures seen so far, found again by locality-sensitive hashing.
+def _near(
+    stream: Iterable[Document],
+    step: Deduplicate,
+    context: Context,
+    tally: Tally,
+    scratch: Path,
+) -> Iterator[Document]:
+    """Two passes: sign everything on the way to a file, then read the file without the copies."""
+    file, spool = SignatureFile(scratch, step.jaccard, step.permutations), Spool(scratch / "spool")
 
-    Args:
-        jaccard: similarity from which two documents are near duplicates.
-        permutations: numbers in a signature.
+    def sign(documents: list[Document]) -> None:
+        hashes, offsets = batch_ngrams([document.text for document in documents], step.ngram)
+        file.add(minhash(hashes, offsets, step.permutations))
+
+    for batch in batches(_before(step, context)):
+        sign(batch)
+        spool.add([replace(document, text="") for document in batch])
+    first = file.size
+    for batch in batches(stream):
+        sign(batch)
+        spool.add(batch)
+    copy_of, similarity = file.copies(first)
+    named = set(copy_of.tolist())
+    names: dict[int, str] = {}
+    for number, document in enumerate(spool):
+        if number in named:
+            names[number] = document.id
+        if number < first:
+            continue
+        if (original := int(copy_of[number])) < 0:
+            yield document
+            continue
+        where = "near duplicate" if original >= first else "near duplicate of an earlier source"
+        near = round(float(similarity[number]), 4)
+        tally.drop(document, where, copy_of=names[original], similarity=near)
+
+
+def _before(step: Deduplicate, context: Context) -> Iterator[Document]:
+    """The prepared documents of the sources that take precedence."""
+    for name in step.after:
+        yield from read_documents(context.upstream[name])
+
+
+def batches(stream: Iterable[Document]) -> Iterator[list[Document]]:
+    """Lists of documents of about `BATCH_CHARACTERS` together."""
+    batch: list[Document] = []
+    size = 0
+    for document in stream:
+        batch.append(document)
+        size += len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _digests(batch: list[Document]) -> npt.NDArray[np.uint64]:
+    """64-bit hashes of the texts, white space around them apart; shape (documents,).
+
+    Among 10^8 documents the odds that any two differ and share one are 3 in 10,000.
     """
-
-    def __init__(self, jaccard: float, permutations: int) -> None:
-        self.jaccard = jaccard
-        self.rows = band_rows(jaccard, permutations)
-        self.tables: list[dict[bytes, list[int]]] = [{} for _ in range(permutations // self.rows)]
-        self.kept = np.empty((1024, permutations), dtype=np.uint32)
-        self.size = 0
-
-    def add(self, signature: npt.NDArray[np.uint32]) -> bool:
-        """Adds a signature, shape (permutations,); False and not added where it has a neighbour."""
-        keys = [
-            signature[i * self.rows : (i + 1) * self.rows].tobytes()
-            for i in range(len(self.tables))
-        ]
-        found = {
-            n for table, key in zip(self.tables, keys, strict=True) for n in table.get(key, ())
-        }
-        if found:
-            agreement = (self.kept[list(found)] == signature).mean(axis=1)
-            if agreement.max() >= self.jaccard:
-                return False
-        if self.size == len(self.kept):
-            self.kept = np.concatenate([self.kept, np.empty_like(self.kept)])
-        self.kept[self.size] = signature
-        for table, key in zip(self.tables, keys, strict=True):
-            table.setdefault(key, []).append(self.size)
-        self.size += 1
-        return True
-
-
-def band_rows(jaccard: float, permutations: int) -> int:
-    """Most rows a band can have so that a pair at the threshold is found with odds `RECALL`."""
-    for rows in range(permutations, 1, -1):
-        if 1 - (1 - jaccard**rows) ** (permutations // rows) >= RECALL:
-            return rows
-    return 1
-
-
-def minhash(sets: list[Hashes], permutations: int) -> npt.NDArray[np.uint32]:
-    """MinHash signatures of sets of hashes; shape (sets, permutations)."""
-    from rensa import RMinHash
-
-    if not sets:
-        return np.empty((0, permutations), dtype=np.uint32)
-    offsets = np.cumsum([0, *map(len, sets)]).astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-        np.concatenate(sets), offsets, permutations, 42
+    data = b"".join(
+        hashlib.blake2b(document.text.strip().encode(), digest_size=8).digest()
+        for document in batch
     )
-    return np.array(matrix.to_rows(), dtype=np.uint32)
+    return np.frombuffer(data, dtype="<u8")
+
+
+class Seen:
+    """A set of 64-bit numbers: a sorted array, and a small set of those that came since."""
+
+    def __init__(self) -> None:
+        self.sorted = np.zeros(0, dtype=np.uint64)
+        self.recent: set[int] = set()
+
+    def has(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which of `numbers` were added before; shape of `numbers`."""
+        found = np.zeros(numbers.size, dtype=bool)
+        if self.sorted.size:
+            at = np.minimum(np.searchsorted(self.sorted, numbers), self.sorted.size - 1)
+            found = self.sorted[at] == numbers
+        if self.recent:
+            found |= np.array([number in self.recent for number in numbers.tolist()])
+        return found
+
+    def add(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Adds them; True where one was not there and does not stand earlier in `numbers`."""
+        new = ~self.has(numbers)
+        for i in np.flatnonzero(new):
+            number = int(numbers[i])
+            new[i] = number not in self.recent
+            self.recent.add(number)
+        if len(self.recent) > max(2**16, self.sorted.size // 8):
+            recent = np.fromiter(self.recent, dtype=np.uint64, count=len(self.recent))
+            self.sorted = np.sort(np.concatenate((self.sorted, recent)))
+            self.recent = set()
+        return new

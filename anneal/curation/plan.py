@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anneal.curation.benchmarks import benchmarks_address
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
 from anneal.curation.values import (
     CuratedSource,
@@ -45,7 +46,7 @@ from anneal.sources.values import (
 from anneal.store import Store, read_value
 from anneal.values import address
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the code of a step changes what it makes of the same input."""
 
 
@@ -223,10 +224,13 @@ class _Planner:
             fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
             content = address([fields, printed])
         self.read[_key(item)] = (content, item.split)
+        benchmarks = self._benchmarks(item.name, steps)
         recipe = [_recipe(step, upstream) for step in steps]
         split = item.split.model_dump() if item.split else None
         step = PrepareStep(
-            id=address(["documents", RECIPE, content, split, recipe, sorted(against.values())]),
+            id=address(
+                ["documents", RECIPE, content, split, recipe, sorted(against.values()), benchmarks]
+            ),
             label=f"documents of {item.name}",
             needs=tuple(dict.fromkeys([*upstream.values(), *against.values()])),
             work=DocumentsWork(
@@ -238,10 +242,22 @@ class _Planner:
                 against=against,
                 base=base,
                 fingerprint=printed,
+                benchmarks=benchmarks,
             ),
         )
         self.steps[_key(item)] = step
         return step
+
+    def _benchmarks(self, name: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
+        """Content of the benchmark files of each step that compares with some."""
+        try:
+            return tuple(
+                benchmarks_address(step, self.store, self.base)
+                for step in steps
+                if isinstance(step, Decontaminate) and step.benchmarks
+            )
+        except SourceError as error:
+            raise SourceError(f"source `{name}`: {error.what}", hint=error.hint) from error
 
     def _fingerprint(self, item: CuratedSource | CuratedTarget) -> str:
         key = address(item.read)
@@ -268,6 +284,8 @@ def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
     if isinstance(step, Annotate):
         for key in ("positives", "negatives"):
             fields[key] = fields[key] and upstream[fields[key]]
+    if isinstance(step, Decontaminate):
+        del fields["benchmarks"]  # paths: what the files hold is hashed beside the steps
     if isinstance(step, Deduplicate):
         fields["after"] = [upstream[name] for name in step.after]
     return fields

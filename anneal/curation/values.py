@@ -151,6 +151,8 @@ class DocumentsWork(Value):
     """Folder that relative paths start from."""
     fingerprint: str
     """Of the input, as it was planned: other content is refused."""
+    benchmarks: tuple[str, ...] = ()
+    """Of the benchmark files of each step that names some: other content is refused as well."""
 
 
 class TokenizerWork(Value):

@@ -11,7 +11,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from anneal.curation.benchmarks import benchmarks_address
 from anneal.curation.chain import Chain, Context, Meter, Report
+from anneal.curation.dropped import DROPPED_FILE, DroppedFile
+from anneal.curation.steps import Decontaminate
 from anneal.curation.values import (
     CurationRecord,
     DocumentsWork,
@@ -75,7 +78,12 @@ def prepare(step: PrepareStep, store: Store, report: Report, *, threads: int | N
 def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Report) -> None:
     base = Path(work.base)
     prepared = {name: store.documents(id) for name, id in work.upstream.items()}
-    if work.fingerprint and fingerprint(work.read, base=base, store=store) != work.fingerprint:
+    changed = work.fingerprint != "" and work.fingerprint != fingerprint(
+        work.read, base=base, store=store
+    )
+    named = [s for s in work.steps if isinstance(s, Decontaminate) and s.benchmarks]
+    compared = tuple(benchmarks_address(step, store, base) for step in named)
+    if changed or compared != work.benchmarks:
         raise SourceError(
             "the input changed while the sweep was running", hint="run the sweep again"
         )
@@ -92,8 +100,9 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
         )
         targets = {name: store.documents(id) for name, id in work.against.items()}
         context = Context(store, Path(scratch), base, prepared, targets, report)
-        chain = Chain(work.steps, read, context)
-        count, size = write_documents(folder / DOCUMENTS_FILE, chain)
+        with DroppedFile(folder / DROPPED_FILE) as dropped:
+            chain = Chain(work.steps, read, context, dropped)
+            count, size = write_documents(folder / DOCUMENTS_FILE, chain)
         if count == 0:
             raise SourceError(
                 f"none of {read.documents} documents is left"

@@ -13,10 +13,10 @@ import pytest
 from made import wrap
 
 from anneal.curation.decontaminate import TargetIndex
-from anneal.curation.dedup import RECALL, band_rows
 from anneal.curation.exercises import functions
 from anneal.curation.quality import best
 from anneal.curation.shingles import ngrams, shingles, words
+from anneal.curation.signatures import RECALL, band_rows
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, WriteExercises
 from anneal.errors import SourceError
 from anneal.sources.documents import Document, documents
@@ -116,11 +116,12 @@ def test_overlap_is_the_share_of_ngrams():
     one, two = text_of(rng, 113), text_of(rng, 213)
     index = TargetIndex([one, two, one], 13)
     other = text_of(rng, 87)
-    of_document, of_target = index.overlap(one + " " + other)
-    assert of_document == pytest.approx(101 / 188)  # of 200 words, 101 of 188 13-grams are one's
-    assert of_target == 1.0
-    assert index.overlap(other) == (0.0, 0.0)
-    assert TargetIndex([], 13).overlap(one) == (0.0, 0.0)
+    both, nothing, second = index.overlaps([one + " " + other, other, text_of(rng, 900) + two])
+    assert both.of_document == pytest.approx(101 / 188)  # of 200 words, 101 of 188 are one's
+    assert (both.of_target, both.target) == (1.0, 0)
+    assert nothing == (0.0, 0.0, -1)
+    assert (second.of_target, second.target) == (pytest.approx(200 / 201), 1)
+    assert TargetIndex([], 13).overlaps([one]) == [(0.0, 0.0, -1)]
 
 
 def test_the_annotator_finds_what_looks_like_the_positives(carry_out):

@@ -1,0 +1,501 @@
+# %% [markdown]
+# Sources: which near-duplicate library and why, the speed of preparing a source against the
+# tokenizer alone, and whether memory grows with the corpus. Both sides of a ratio in one process;
+# parts in processes of their own, since each wants other threads:
+#
+#     python analysis/bench_sources.py                # all three
+#     python analysis/bench_sources.py library        # one core
+#     python analysis/bench_sources.py pipeline       # all cores
+#     python analysis/bench_sources.py memory         # up to 2 GB of text, below TMPDIR, removed
+#     python analysis/bench_sources.py memory tokens  # the same with tokenising: an hour
+#
+# Text: ../shared/corpora where it is, the interpreter's and its packages' own otherwise. datasketch
+# and datatrove are no dependencies: `pip install datasketch datatrove xxhash spacy` to compare with
+# them; what is absent is left out.
+
+# %%
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from anneal.curation.chain import Chain, Context, Meter
+from anneal.curation.decontaminate import TargetIndex
+from anneal.curation.shingles import ngrams, words
+from anneal.curation.signatures import minhash
+from anneal.curation.steps import Clean, Decontaminate, Deduplicate, Step
+from anneal.curation.values import CuratedSource, ExistingTokenizer
+from anneal.sources.documents import Document, documents, write_documents
+from anneal.sources.values import InstalledReader, JsonlReader
+from anneal.store import Store
+
+CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+NGRAM, JACCARD, BANDS, ROWS = 13, 0.8, 21, 6
+WORD = re.compile(r"\w+", re.ASCII)
+"""ASCII: what our words are on the ASCII text of the comparison."""
+
+
+def real_text(limit: int, name: str = "general") -> list[str]:
+    """Texts of about `limit` characters in all."""
+    if CORPORA.exists():
+        reader = JsonlReader(path=str(CORPORA / name / "data.jsonl.zst"))
+    else:
+        reader = InstalledReader(what="stdlib")
+    found, size = [], 0
+    for document in documents(reader, base=Path(), prepared={}):
+        found.append(document.text)
+        size += len(document.text)
+        if size >= limit:
+            break
+    return found
+
+
+def carried_out(steps: list[Step], stream: list[Document], base: Path) -> Chain:
+    """The chain, used up."""
+    with tempfile.TemporaryDirectory(dir=base) as scratch:
+        chain = Chain(steps, Meter(stream), Context(Store(base), Path(scratch), base, {}, {}))
+        for _ in chain:
+            pass
+    return chain
+
+
+# %% [markdown]
+# ## Libraries
+# Real documents and a changed copy of each, whose exact Jaccard similarity is known: a stretch of
+# words in the middle is replaced by words of another document. Every library gets 13-grams of the
+# same words, 126 or 128 permutations and 21 bands of 6 rows, and drops from 0.8 upwards. A drop is
+# right where the exact similarity is 0.8 or more; near 0.8 every estimate errs.
+
+
+# %%
+def planted(count: int) -> tuple[list[str], np.ndarray]:
+    """`count` documents followed by their changed copies, and the copies' exact similarity."""
+    rng = random.Random(0)  # noqa: S311
+    texts = [t.encode("ascii", "ignore").decode() for t in real_text(10_000 * count)]
+    texts = [t for t in texts if len(WORD.findall(t)) >= 150][: count + 1]
+    copies, exact = [], []
+    for text, other in pairwise(texts):
+        spans = [m.span() for m in WORD.finditer(text)]
+        size = len(spans) - NGRAM + 1
+        similarity = rng.uniform(0.5, 1.0)
+        lost = max(1, round(size * (1 - similarity) / (1 + similarity)) - NGRAM + 1)
+        at = rng.randrange(len(spans) - lost)
+        foreign = " ".join(WORD.findall(other)[:lost])
+        copy = text[: spans[at][0]] + foreign + text[spans[at + lost - 1][1] :]
+        a, b = (set(ngrams(words(t), NGRAM).tolist()) for t in (text, copy))
+        copies.append(copy)
+        exact.append(len(a & b) / len(a | b))
+    return texts[:-1] + copies, np.array(exact)
+
+
+def ours(texts: list[str], jaccard: float = JACCARD) -> set[int]:
+    step = Deduplicate(ngram=NGRAM, jaccard=jaccard)
+    stream = [Document(str(i), text, "", "") for i, text in enumerate(texts)]
+    with tempfile.TemporaryDirectory() as base:
+        context = Context(Store(base), Path(base), Path(base), {}, {})
+        kept = {int(d.id) for d in Chain([step], Meter(stream), context)}
+    return set(range(len(texts))) - kept
+
+
+def rensa_alone(texts: list[str]) -> set[int]:
+    """Its own index on strings made in Python: whatever shares a band goes, nothing is verified."""
+    from rensa import RMinHash, RMinHashLSH
+
+    index = RMinHashLSH(JACCARD, BANDS * ROWS, BANDS)
+    dropped = set()
+    for number, text in enumerate(texts):
+        signature = RMinHash(BANDS * ROWS, 42)
+        signature.update(shingles_of(text))
+        if index.query(signature):
+            dropped.add(number)
+        else:
+            index.insert(number, signature)
+    return dropped
+
+
+def datasketch(texts: list[str]) -> set[int]:
+    from datasketch import MinHash, MinHashLSH
+
+    index = MinHashLSH(num_perm=128, params=(BANDS, ROWS))
+    kept: dict[int, MinHash] = {}
+    dropped = set()
+    for number, text in enumerate(texts):
+        signature = MinHash(num_perm=128)
+        signature.update_batch([s.encode() for s in shingles_of(text)])
+        if any(signature.jaccard(kept[n]) >= JACCARD for n in index.query(signature)):
+            dropped.add(number)
+        else:
+            index.insert(number, signature)
+            kept[number] = signature
+    return dropped
+
+
+def datatrove(
+    texts: list[str], tokenizer: object, bands: int = BANDS, rows: int = ROWS
+) -> set[int]:
+    """Its four stages; `tokenizer` is a language, or an object that splits words."""
+    from datatrove.data import Document as Row
+    from datatrove.pipeline.dedup import (
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from loguru import logger
+
+    logger.remove()
+    config = MinhashConfig(n_grams=NGRAM, num_buckets=bands, hashes_per_bucket=rows)
+
+    def documents() -> Iterator[Row]:
+        return (Row(text=text, id=str(i)) for i, text in enumerate(texts))
+
+    with tempfile.TemporaryDirectory() as base:
+        signs, pairs, gone = (f"{base}/{name}" for name in ("signatures", "pairs", "gone"))
+        stage = MinhashDedupSignature(signs, config, language=tokenizer)
+        for _ in stage.run(documents()) or ():
+            pass
+        for bucket in range(bands):
+            MinhashDedupBuckets(signs, pairs, config=config).run(None, bucket, bands)
+        MinhashDedupCluster(pairs, gone, config=config).run()
+        kept = {int(row.id) for row in MinhashDedupFilter(gone).run(documents())}
+    return set(range(len(texts))) - kept
+
+
+def shingles_of(text: str) -> list[str]:
+    found = WORD.findall(text.lower())
+    return [" ".join(found[i : i + NGRAM]) for i in range(max(1, len(found) - NGRAM + 1))]
+
+
+def word_splitter() -> object:
+    from datatrove.utils.word_tokenizers import WordTokenizer
+
+    class Splitter(WordTokenizer):
+        def word_tokenize(self, text: str) -> list[str]:
+            return WORD.findall(text)
+
+        def sent_tokenize(self, text: str) -> list[str]:
+            return [text]
+
+        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+            return [(0, len(text))]
+
+    return Splitter()
+
+
+def library(count: int = 1000) -> None:
+    texts, exact = planted(count)
+    size = sum(map(len, texts))
+    near = exact >= JACCARD
+    print(
+        f"near duplicates: {len(texts)} documents, {size / 1e6:.1f} MB, {near.sum()} of {count}"
+        f" copies at {JACCARD} or more; one core"
+    )
+    rivals: dict[str, Callable[[list[str]], set[int]]] = {
+        "ours": ours,
+        "ours, asked for 0.7": lambda t: ours(t, 0.7),
+        "rensa alone": rensa_alone,
+    }
+    if importlib.util.find_spec("datasketch"):
+        rivals["datasketch"] = datasketch
+    if importlib.util.find_spec("datatrove"):
+        splitter = word_splitter()
+        rivals["datatrove, words by a regular expression"] = lambda t: datatrove(t, splitter)
+        rivals["the same, its own 14 bands of 8"] = lambda t: datatrove(t, splitter, 14, 8)
+        if importlib.util.find_spec("spacy"):
+            rivals["datatrove, its words (spaCy)"] = lambda t: datatrove(t, "eng")
+    speeds = {}
+    print(f"{'':42} documents/s   MB/s  recall  recall >= .85  wrong < .8  wrong < .75")
+    for name, work in rivals.items():
+        work(texts[:20])  # loads what it loads
+        seconds = []
+        for _ in range(3 if name == "ours" else 1):
+            began = time.process_time()
+            dropped = work(texts)
+            seconds.append(time.process_time() - began)
+        gone = np.array([count + i in dropped for i in range(count)])
+        speeds[name] = len(texts) / statistics.median(seconds)
+        print(
+            f"{name:42} {speeds[name]:11,.0f} {speeds[name] * size / len(texts) / 1e6:6.1f}"
+            f"  {gone[near].mean():6.3f}  {gone[exact >= 0.85].mean():13.3f}"
+            f"  {gone[~near].mean():10.3f}  {gone[exact < 0.75].mean():11.3f}"
+            f"  others gone: {len([n for n in dropped if n < count])}"
+        )
+    for name in list(speeds)[2:]:
+        print(f"ours over {name}: {speeds['ours'] / speeds[name]:.1f}")
+    estimates(texts, exact)
+    short = real_text(8_000_000, "math_wp_synth")
+    began = time.process_time()
+    ours(short)
+    seconds = time.process_time() - began
+    print(
+        f"ours on {len(short):,} short documents of {sum(map(len, short)) / len(short):.0f}"
+        f" characters: {len(short) / seconds:,.0f} documents/s"
+    )
+
+
+def estimates(texts: list[str], exact: np.ndarray) -> None:
+    """The error of a signature of 128 values against the exact similarity."""
+    half = len(exact)
+    sets = [ngrams(words(text), NGRAM) for text in texts]
+    signed = minhash(np.concatenate(sets), np.cumsum([0, *map(len, sets)]), 128)
+    error = (signed[:half] == signed[half:]).mean(axis=1) - exact
+    expected = np.sqrt((exact * (1 - exact)).mean() / 128)
+    print(
+        f"estimate less exact similarity: mean {error.mean():+.4f}, deviation {error.std():.4f}"
+        f" (in theory {expected:.4f})"
+    )
+
+
+# %% [markdown]
+# ## Preparing a source against the tokenizer alone
+# The steps that a sweep runs (read a compressed file, clean, deduplicate, decontaminate, write,
+# read again, tokenise into shards) against `encode_batch` on texts that are in memory already.
+
+
+# %%
+def pipeline(size: int = 12_000_000, rounds: int = 3) -> None:
+    from tokenizers import Tokenizer
+
+    texts = real_text(size)
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    place = CORPORA / "tokenizers" / "bpe4096.json"
+    with tempfile.TemporaryDirectory() as base:
+        if not place.exists():
+            print("pipeline: no tokenizer in ../shared/corpora, left out")
+            return
+        tokenizer = Tokenizer.from_file(str(place))
+        raw = Path(base) / "raw.jsonl.zst"
+        write_documents(raw, (Document(str(i), t, "", "") for i, t in enumerate(texts)))
+        exact: list[Step] = [Clean(), Deduplicate(jaccard=1)]
+        chains = {
+            "read, clean, exact dedup, tokenise": exact,
+            "the same with near dedup": [Clean(), Deduplicate()],
+            "the same with near dedup, decontamination": [
+                Clean(),
+                Deduplicate(),
+                Decontaminate(benchmarks=benchmark_paths()),
+            ],
+        }
+        print(f"pipeline: {len(texts)} documents, {megabytes:.1f} MB, {os.cpu_count()} cores")
+        alone(tokenizer, texts[:50], fast=False)  # starts its threads
+        speeds: dict[str, list[float]] = {}
+        for round in range(rounds):
+            seconds = {
+                "encode_batch alone": alone(tokenizer, texts, fast=False),
+                "encode_batch_fast alone": alone(tokenizer, texts, fast=True),
+            }
+            for name, steps in chains.items():
+                store = Store(Path(base) / f"store{round}{name}")
+                seconds[name] = prepared(steps, raw, place, store)
+            for name, taken in seconds.items():
+                speeds.setdefault(name, []).append(megabytes / taken)
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    for name, speed in medians.items():
+        plain, fast = (medians[f"encode_batch{kind} alone"] for kind in ("", "_fast"))
+        print(
+            f"{name:45} {speed:6.2f} MB/s  over encode_batch {speed / plain:.2f},"
+            f" over encode_batch_fast {speed / fast:.2f}"
+            f"  ({', '.join(f'{s:.2f}' for s in speeds[name])})"
+        )
+    cleaning(texts)
+    decontaminating(texts)
+
+
+def alone(tokenizer: object, texts: list[str], *, fast: bool) -> float:
+    encode = tokenizer.encode_batch_fast if fast else tokenizer.encode_batch
+    began = time.perf_counter()
+    for begin in range(0, len(texts), 200):
+        encode(texts[begin : begin + 200], add_special_tokens=False)
+    return time.perf_counter() - began
+
+
+def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> float:
+    """Seconds of the documents and tokens steps; the tokenizer's import apart."""
+    from anneal.curation.plan import plan_preparation
+    from anneal.curation.worker import prepare
+
+    reader = JsonlReader(path=raw.name, id="id")
+    source = CuratedSource(name="s", kind="general", read=reader, steps=steps, clean=False)
+    settings = ExistingTokenizer(path=str(tokenizer), end_of_text="<|endoftext|>")
+    plan = plan_preparation([source], [], settings, store, base=raw.parent)
+    total = 0.0
+    for step in plan:
+        began = time.perf_counter()
+        prepare(step, store, lambda done, total: None)
+        total += (time.perf_counter() - began) * (step.action != "tokenizer")
+    return total
+
+
+def benchmark_paths() -> tuple[str, ...]:
+    return (str(CORPORA / "target_*" / "data.jsonl.zst"),) if CORPORA.exists() else ()
+
+
+def cleaning(texts: list[str]) -> None:
+    """Our repair and rules on one core, beside the repair of ftfy where it is installed."""
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    stream = [Document(str(i), text, "", "") for i, text in enumerate(texts)]
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as base:
+        carried_out([Clean()], stream, Path(base))
+    print(f"clean: {size / (time.process_time() - began):.0f} MB/s on one core")
+    if importlib.util.find_spec("ftfy"):
+        import ftfy
+
+        config = ftfy.TextFixerConfig(
+            explain=False,
+            uncurl_quotes=False,
+            fix_latin_ligatures=False,
+            fix_character_width=False,
+            unescape_html=False,
+        )
+        few = texts[: len(texts) // 4]
+        began = time.process_time()
+        changed = sum(ftfy.fix_text(text, config) != text for text in few)
+        speed = sum(len(text.encode()) for text in few) / 1e6 / (time.process_time() - began)
+        print(f"ftfy, encodings alone: {speed:.1f} MB/s, {changed} of {len(few)} changed")
+
+
+def decontaminating(texts: list[str]) -> None:
+    """Against every target of the corpora, and one n-gram after another in a Python set."""
+    if not CORPORA.exists():
+        return
+    names = ("target_gsm8k", "target_math_other", "target_humaneval")
+    targets = [text for name in names for text in real_text(10**9, name)]
+    index = TargetIndex(targets, NGRAM)
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    began = time.process_time()
+    touched = sum(
+        overlap.target >= 0
+        for begin in range(0, len(texts), 50)
+        for overlap in index.overlaps(texts[begin : begin + 50])
+    )
+    speed = size / (time.process_time() - began)
+    known = {shingle for text in targets for shingle in shingles_of(text)}
+    few = texts[: len(texts) // 4]
+    began = time.process_time()
+    plain = sum(bool(known.intersection(shingles_of(text))) for text in few)
+    slow = sum(len(text.encode()) for text in few) / 1e6 / (time.process_time() - began)
+    print(
+        f"decontaminate against {len(targets)} documents: {speed:.0f} MB/s on one core"
+        f" ({touched} documents touch), a set of strings {slow:.1f} MB/s ({plain} of a quarter),"
+        f" ratio {speed / slow:.0f}"
+    )
+
+
+# %% [markdown]
+# ## Memory
+# The whole preparation in a process of its own, on text made on the fly from real documents: each
+# copy has every sixth word changed, so that all documents differ and all are kept.
+
+
+# %%
+def memory(sizes: tuple[int, ...] = (200, 2000), *, tokenise: bool) -> None:
+    peaks = []
+    for size in sizes:
+        words_ = [sys.executable, __file__, "peak", str(size), str(int(tokenise))]
+        done = subprocess.run(words_, check=True, capture_output=True, text=True)
+        print(done.stdout.strip(), flush=True)
+        peaks.append(float(done.stdout.split("peak ")[1].split()[0]))
+    print(f"memory: peak at {sizes[-1]} MB over peak at {sizes[0]} MB {peaks[-1] / peaks[0]:.2f}")
+
+
+def peak(size: int, *, tokenise: bool) -> None:
+    """Prepares `size` MB and prints this process's peak resident memory."""
+    place = CORPORA / "tokenizers" / "bpe4096.json"
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        make_it = [sys.executable, __file__, "make", str(size), str(base / "raw.jsonl.zst")]
+        subprocess.run(make_it, check=True)
+        began = time.perf_counter()
+        steps: list[Step] = [
+            Clean(),
+            Deduplicate(),
+            Decontaminate(benchmarks=benchmark_paths()),
+        ]
+        count = kept = 0
+        from anneal.curation.plan import plan_preparation
+        from anneal.curation.values import CurationRecord
+        from anneal.curation.worker import prepare
+        from anneal.store import read_value
+
+        reader = JsonlReader(path="raw.jsonl.zst", id="id")
+        source = CuratedSource(name="s", kind="general", read=reader, steps=steps, clean=False)
+        settings = ExistingTokenizer(path=str(place), end_of_text="<|endoftext|>")
+        store = Store(base / "store")
+        for step in plan_preparation([source], [], settings, store, base=base):
+            if step.action != "documents" and not tokenise:
+                continue
+            prepare(step, store, lambda done, total: None)
+            now = high_water()
+            print(f"{size} MB: {step.action} {time.perf_counter() - began:.0f} s, {now:.0f} MB")
+            if step.action == "documents":
+                record = read_value(step.done(store), CurationRecord)
+                count, kept = record.read, record.documents
+    print(f"{size} MB: {count:,} documents, {kept:,} kept, peak {high_water():.0f} MB resident")
+
+
+def make(size: int, path: Path) -> None:
+    """Writes `size` MB of documents that all differ."""
+    rng = random.Random(0)  # noqa: S311
+    seed = [re.split(r"(\s+)", text) for text in real_text(8_000_000)]
+
+    def stream() -> Iterator[Document]:
+        written = number = 0
+        while written < size * 1_000_000:
+            parts = seed[number % len(seed)][:]
+            if (copy := number // len(seed)) > 0:
+                first = rng.randrange(12)
+                parts[first::12] = [f"{part}{copy}" for part in parts[first::12]]
+            text = "".join(parts)
+            written += len(text.encode())
+            yield Document(str(number), text, "", "")
+            number += 1
+
+    write_documents(path, stream())
+
+
+def high_water() -> float:
+    """Most memory this process ever had resident, in MB."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found.group(1)) / 1000
+
+
+# %%
+if __name__ == "__main__":
+    part = sys.argv[1] if len(sys.argv) > 1 else ""
+    if part == "library":
+        with suppress(AttributeError):  # where processes cannot be pinned
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        library()
+    elif part == "pipeline":
+        pipeline()
+    elif part == "memory":
+        memory(tokenise="tokens" in sys.argv)
+    elif part == "peak":
+        peak(int(sys.argv[2]), tokenise=sys.argv[3] == "1")
+    elif part == "make":
+        make(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        for name in ("library", "pipeline", "memory"):
+            threads = {"RAYON_NUM_THREADS": "1"} if name == "library" else {}
+            subprocess.run(
+                [sys.executable, __file__, name],
+                check=True,
+                env=os.environ | threads | {"OMP_NUM_THREADS": "1"},
+            )
