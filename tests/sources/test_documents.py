@@ -100,7 +100,7 @@ def test_prepared_documents_come_back_as_they_were_written(tmp_path):
     assert list(documents(reader, base=tmp_path, prepared={"up": tmp_path})) == given
     whole = (tmp_path / DOCUMENTS_FILE).read_bytes()
     (tmp_path / DOCUMENTS_FILE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SourceError, match="ends inside a zstandard frame"):
+    with pytest.raises(SourceError, match="Truncated compressed stream"):
         list(read_documents(tmp_path))
 
 
