@@ -151,18 +151,21 @@ def _answering(url: str) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except FileNotFoundError as error:
-        raise SourceError(f"{shown(url)}: no such file", hint="correct the URL") from error
     except ImportError as error:
         raise SourceError(
             f"{shown(url)}: {error}", hint="install that package beside anneal"
         ) from error
     except Exception as error:  # fsspec's libraries raise whatever they like
-        said = str(error).replace(url, shown(url)).splitlines()
-        raise SourceError(
-            f"{shown(url)}: it does not answer ({type(error).__name__}: {said[0] if said else ''})",
-            hint="correct the URL; check the network and the store's credentials",
-        ) from error
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # over HTTP, all that fails is "not found" at first
+            reason = reason.__cause__
+        if isinstance(reason, FileNotFoundError) or getattr(reason, "status", 0) == 404:
+            what, hint = "no such file", "correct the URL"
+        else:
+            said = re.sub(r"\?\S*", "", next(iter(str(reason).splitlines()), ""))
+            what = f"it does not answer ({type(reason).__name__}: {said})"
+            hint = "correct the URL; check the network and the store's credentials"
+        raise SourceError(f"{shown(url)}: {what}", hint=hint) from error
 
 
 def _store(url: str) -> tuple[Any, str]:

@@ -71,8 +71,9 @@ def parquet(
                     if document is not None:
                         yield document
         except (pyarrow.ArrowException, OSError) as error:
+            said = " ".join(str(error).split())  # Arrow's messages can be several lines
             raise SourceError(
-                f"{where}: not readable as Parquet ({error})", hint="write the file again"
+                f"{where}: not readable as Parquet ({said})", hint="write the file again"
             ) from error
 
 
