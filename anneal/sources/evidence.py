@@ -24,6 +24,8 @@ MOST = 50
 _ALTERNATIVES = re.compile(r"\s+OR\s+", re.IGNORECASE)
 _PARTS = re.compile(r"\s+(?:AND|OR|WITH)\s+|[,;()]", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[/:#]")
+_PLACE = re.compile(r":\d+\Z")
+"""A line or row within a file: no part of where it comes from."""
 _DEEPEST = 8
 """Parts of an origin that are kept at first."""
 
@@ -79,7 +81,8 @@ class Census:
             _add(self.licences, document.licence or NOT_STATED, 1, size)
             _add(self.languages, document.language or NOT_STATED, 1, size)
             self.identified += bool(document.identifier)
-            self._origin(_beginning(document.origin, self.depth) or NOT_STATED, size)
+            origin = _beginning(_PLACE.sub("", document.origin), self.depth)
+            self._origin(origin or NOT_STATED, size)
             yield document
 
     @property
