@@ -62,7 +62,7 @@ def matching(url: str) -> list[RemoteFile]:
     with _answering(url):
         system, path = _store(url)
         if "*" in url or "[" in url:
-            found = system.glob(path, detail=True)
+            found = system.glob(path, detail=True, **_all(system))
         else:
             found = {path: system.info(path)}
         files = [
@@ -86,7 +86,7 @@ def below(url: str, pattern: str) -> list[RemoteFile]:
         root = path.rstrip("/") + "/"
         found = [
             _file(system, name, info, name.removeprefix(root))
-            for name, info in system.find(path, detail=True).items()
+            for name, info in system.find(path, detail=True, **_all(system)).items()
             if name.startswith(root) and info["type"] == "file"
         ]
     if not found:
@@ -186,6 +186,17 @@ def _store(url: str) -> tuple[Any, str]:
     system, path = url_to_fs(url, **more)
     system.invalidate_cache()
     return system, path
+
+
+def _all(system: Any) -> dict[str, str]:
+    """Options with which a listing is complete or fails. Most stores list everything at once; where
+    fsspec goes folder by folder, it would leave out in silence those that do not answer."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    find = getattr(type(system), "_find", type(system).find)
+    by_folder = find in (AbstractFileSystem.find, AsyncFileSystem._find)
+    return {"on_error": "raise"} if by_folder else {}
 
 
 def _file(system: Any, path: str, info: dict[str, Any], name: str) -> RemoteFile:

@@ -240,7 +240,9 @@ def _parquet_rows(path: str, fields: list[str]) -> Iterator[dict[str, Any]]:
 
     with ExitStack() as stack:
         opened = stack.enter_context(open_remote(path)) if is_url(path) else path
-        table = stack.enter_context(parquet.ParquetFile(opened, buffer_size=PAGES))
+        table = stack.enter_context(
+            parquet.ParquetFile(opened, buffer_size=PAGES, pre_buffer=False)
+        )
         names = table.schema_arrow.names
         if missing := [f for f in fields if f not in names and f.partition(".")[0] not in names]:
             raise SourceError(

@@ -182,3 +182,23 @@ def test_a_manifest_without_evidence_is_still_read():
         "content": "c",
     }
     assert Manifest.model_validate(older).evidence == Evidence()
+
+
+def test_a_real_corpus_states_its_licences_and_repositories(shared):
+    reader = JsonlReader(
+        path=str(shared / "corpora" / "target_math_other" / "data.jsonl.zst"),
+        id="id",
+        licence="licence",
+        origin="provenance",
+    )
+    census = Census()
+    count = sum(1 for _ in census.of(documents(reader, base=shared, prepared={})))
+    licences = {name: c.documents for name, c in census.evidence.licences.items()}
+    assert set(licences) == {"Apache-2.0", "MIT"}
+    assert sum(licences.values()) == count
+    # `github:owner/name@commit:file#row`, cut where there are few
+    assert all(name.startswith("github:") for name in census.evidence.origins)
+    assert {name.partition("@")[0] for name in census.evidence.origins} == {
+        "github:google-deepmind/AQuA",
+        "github:arkilpatel/SVAMP",
+    }

@@ -33,6 +33,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     """A plain file server; `ETag` is what the test says, and only GET of a range is left out."""
 
     tags: dict[str, str] = {}
+    broken: tuple[str, ...] = ()
     asked: Counter[str] = Counter()
 
     def log_message(self, *_):
@@ -40,7 +41,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self):
         self.asked[self.path] += 1
-        super().do_GET()
+        if self.path in self.broken:
+            self.send_error(500)
+        else:
+            super().do_GET()
 
     def end_headers(self):
         if tag := self.tags.get(self.path.partition("?")[0]):
@@ -53,7 +57,7 @@ def site(tmp_path):
     """(folder that is served on the loopback, its URL)."""
     folder = tmp_path / "site"
     folder.mkdir()
-    Quiet.tags, Quiet.asked = {}, Counter()
+    Quiet.tags, Quiet.asked, Quiet.broken = {}, Counter(), ()
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
     )
@@ -150,6 +154,7 @@ def test_what_is_not_there_and_who_does_not_answer_is_said(site, memory, tmp_pat
         f"{url}/none.jsonl: no such file": JsonlReader(path=f"{url}/none.jsonl"),
         f"{memory[1]}/*.jsonl: no such file": JsonlReader(path=f"{memory[1]}/*.jsonl"),
         f"{memory[1]}/tree: no file below it": TreeReader(path=f"{memory[1]}/tree"),
+        f"{closed}/tree: it does not answer": TreeReader(path=f"{closed}/tree"),
         "nothing://x: it does not answer": JsonlReader(path="nothing://x"),
         "cut.jsonl.gz: cannot be read (Truncated": JsonlReader(path=f"{url}/cut.jsonl.gz"),
         "http://127.0.0.1/a: the URL holds a password": JsonlReader(
@@ -169,6 +174,24 @@ def test_what_is_not_there_and_who_does_not_answer_is_said(site, memory, tmp_pat
         silent.listen()
         reader = JsonlReader(path=f"http://127.0.0.1:{silent.getsockname()[1]}/a.jsonl")
         with pytest.raises(SourceError, match="does not answer"):
+            texts(reader, tmp_path)
+
+
+def test_a_folder_on_a_site_is_read_whole_or_not_at_all(site, tmp_path):
+    folder, url = site
+    for name in ("a/one.txt", "b/two.txt"):
+        (folder / "tree" / name).parent.mkdir(parents=True)
+        (folder / "tree" / name).write_text(name)
+        (folder / "tree" / name).with_suffix(".jsonl").write_bytes(LINES)
+    readers = {
+        TreeReader(path=f"{url}/tree/", glob="**/*.txt"): 2,
+        JsonlReader(path=f"{url}/tree/**/*.jsonl"): 2 * len(ROWS),
+    }
+    for reader, count in readers.items():
+        Quiet.broken = ()
+        assert len(texts(reader, tmp_path)) == count
+        Quiet.broken = ("/tree/b/",)
+        with pytest.raises(SourceError, match=r"it does not answer .*500"):
             texts(reader, tmp_path)
 
 
