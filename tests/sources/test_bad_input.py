@@ -17,7 +17,7 @@ from pyarrow import parquet
 from anneal.errors import SourceError
 from anneal.sources.documents import Document, documents
 from anneal.sources.rows import _Seen
-from anneal.sources.values import HuggingFaceReader, JsonlReader, ParquetReader, TreeReader
+from anneal.sources.values import JsonlReader, ParquetReader, TreeReader
 
 GOOD = [{"text": f"Text number {i}.", "key": f"k{i}"} for i in range(400)]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in GOOD)
@@ -109,16 +109,16 @@ def test_where_every_row_is_unfit_the_error_lists_why(tmp_path):
     assert "no document with text in it (left out: no text: 3, not JSON: 1)" in said
 
 
-def test_parquet_and_datasets_refuse_or_count_rows_too(tmp_path):
-    (tmp_path / "set").mkdir()
+def test_parquet_refuses_or_counts_rows_too(tmp_path):
     rows = [{"text": "fine", "lic": "MIT"}, {"text": None, "lic": None}, {"text": "", "lic": None}]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "set" / "train.parquet")
-    for kind, path in ((ParquetReader, "set/train.parquet"), (HuggingFaceReader, "set")):
-        assert "row 1: field `text` holds nothing" in refusal(kind(path=path), tmp_path).what
-        found, dropped = read(kind(path=path, licence="lic", errors="skip"), tmp_path)
-        assert [(d.text, d.licence) for d in found] == [("fine", "MIT")]
-        assert dropped == {"no text": 1, "empty": 1}
-        assert "`licens`" in refusal(kind(path=path, licence="licens"), tmp_path).what
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "in.parquet")
+    said = refusal(ParquetReader(path="in.parquet"), tmp_path).what
+    assert "in.parquet, row 1: field `text` holds nothing" in said
+    found, dropped = read(ParquetReader(path="in.parquet", licence="lic", errors="skip"), tmp_path)
+    assert [(d.text, d.licence) for d in found] == [("fine", "MIT")]
+    assert dropped == {"no text": 1, "empty": 1}
+    typo = ParquetReader(path="in.parquet", licence="licens", errors="skip")
+    assert "no column `licens`" in refusal(typo, tmp_path).what
 
 
 def test_bytes_in_a_parquet_text_that_are_not_utf8_are_that_rows_alone(tmp_path):
