@@ -92,7 +92,10 @@ VENDORED = frozenset(
 )
 """Folders of other people's code, or of what was built."""
 
-_SPDX = re.compile(r"SPDX-License-Identifier:\s*([^\n]*?)\s*(?:\*/|-->|\*\)|\n|\Z)")
+_NAME = r"\(*[A-Za-z0-9][\w.+-]*\)*"
+_SPDX = re.compile(
+    rf"SPDX-License-Identifier:[ \t]*({_NAME}(?:[ \t]+(?:AND|OR|WITH)[ \t]+{_NAME})*)"
+)
 _SPDX_CHARACTERS = 2000
 """How far from the start the tag is looked for: it belongs into the first lines."""
 

@@ -161,5 +161,6 @@ def test_language_and_licence_by_the_common_rules():
     assert language_of("a/py") == language_of("a/.py") == language_of("b.m") == ""
     assert len(set(LANGUAGES.values())) > 40
     assert licence_of("<!-- SPDX-License-Identifier: CC-BY-4.0 -->") == "CC-BY-4.0"
+    assert licence_of(r'"SPDX-License-Identifier: MIT\nprint()"') == "MIT"
     assert licence_of("// SPDX-License-Identifier: (MIT AND Zlib)\r\n") == "(MIT AND Zlib)"
     assert licence_of("no tag") == licence_of(" " * 3000 + "SPDX-License-Identifier: MIT") == ""
