@@ -21,7 +21,7 @@ import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anneal.curation.chain import Context, Tally
 from anneal.curation.steps import WriteExercises
@@ -54,7 +54,8 @@ class Facts:
 def write_exercises(
     stream: Iterable[Document], step: WriteExercises, context: Context, tally: Tally
 ) -> Iterator[Document]:
-    """Streams one document per exercise; the group is the one of the document it comes from."""
+    """Streams one document per exercise; its group, licence, language and identifier are those of
+    the document it comes from."""
     for document in stream:
         found = sorted(
             (_hash(f"{step.seed}/{document.id}/{facts.owner}.{facts.name}"), number, facts)
@@ -66,7 +67,8 @@ def write_exercises(
             form = FORMS[key % len(FORMS)]
             text = form(facts, key // len(FORMS)).strip() + "\n"
             identity = f"{document.id}#{number}"
-            yield Document(identity, text, document.group, f"{document.origin}: {facts.name}")
+            origin = f"{document.origin}: {facts.name}"
+            yield replace(document, id=identity, text=text, origin=origin)
 
 
 def functions(text: str, step: WriteExercises) -> Iterator[Facts]:

@@ -9,18 +9,20 @@ upstream source changes exactly the steps behind it.
                      (against the targets; some from other sources)
 
 Mistakes that would waste hours are refused here: names that nothing has, sources that wait for each
-other, input that is missing or empty, a target that is also trained on.
+other, input that is missing or empty, a target that is also trained on, a licence that the sweep
+forbids.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from anneal.curation.benchmarks import benchmarks_address
+from anneal.curation.licences import refuse_forbidden
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
 from anneal.curation.values import (
     CuratedSource,
@@ -58,6 +60,7 @@ def plan_preparation(
     *,
     base: Path,
     others: Sequence[CuratedSource] = (),
+    forbidden_licences: Sequence[str] = (),
 ) -> tuple[PrepareStep, ...]:
     """Every step that prepares `sources` and `targets`, each after what it needs.
 
@@ -69,19 +72,24 @@ def plan_preparation(
         base: folder that relative paths start from (of the sweep file).
         others: sources that may be named by the ones above without being part of the sweep; only
             those that are named are prepared, and none is tokenised.
+        forbidden_licences: what may not be trained on: a source under one of these is refused, and
+            documents that state one are dropped from every source.
 
     Raises:
         SourceError: one of the mistakes above, named.
     """
-    planner = _Planner(sources, targets, others, store, base)
+    names = (isinstance(tokenizer, TrainedTokenizer) and tokenizer.sources) or tuple(
+        source.name for source in sources
+    )
+    trained_on = {*names, *(source.name for source in sources)}
+    licences = tuple(sorted(set(forbidden_licences)))
+    planner = _Planner(sources, targets, others, store, base, dict.fromkeys(trained_on, licences))
+    refuse_forbidden(planner.known, trained_on, licences)
     for target in targets:
         planner.target(target)
     for source in sources:
         planner.source(source.name, ())
     planner.refuse_targets_as_sources()
-    names = (isinstance(tokenizer, TrainedTokenizer) and tokenizer.sources) or tuple(
-        source.name for source in sources
-    )
     learn_from = [planner.source(name, ("tokenizer",)).id for name in names]
     maker = _tokenizer_step(tokenizer, learn_from, base)
     items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
@@ -149,6 +157,7 @@ class _Planner:
         others: Sequence[CuratedSource],
         store: Store,
         base: Path,
+        forbidden: Mapping[str, tuple[str, ...]],
     ) -> None:
         for items in (sources, targets):
             names = Counter(item.name for item in items)
@@ -157,6 +166,7 @@ class _Planner:
         self.known = {source.name: source for source in (*others, *sources)}
         self.store = store
         self.base = base
+        self.forbidden = forbidden
         self.steps: dict[tuple[str, str], PrepareStep] = {}
         self.targets: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
@@ -218,18 +228,26 @@ class _Planner:
         read, base = item.read, str(self.base)
         if isinstance(read, PreparedReader):
             printed, content = "", address(["prepared", upstream[read.source]])
+            texts = content
         else:
             printed = self._fingerprint(item)
             # where a corpus lies is no part of what it is
             fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
             content = address([fields, printed])
-        self.read[_key(item)] = (content, item.split)
+            # nor are ids and licences any part of which texts are read
+            texts = address([read.kind, getattr(read, "text", ""), printed])
+        self.read[_key(item)] = (texts, item.split)
         benchmarks = self._benchmarks(item.name, steps)
         recipe = [_recipe(step, upstream) for step in steps]
         split = item.split.model_dump() if item.split else None
+        # nothing is trained on targets, nor on sources that others are only compared with
+        licences = self.forbidden.get(item.name, ()) if isinstance(item, CuratedSource) else ()
         step = PrepareStep(
             id=address(
-                ["documents", RECIPE, content, split, recipe, sorted(against.values()), benchmarks]
+                [
+                    *("documents", RECIPE, content, split, recipe),
+                    *(sorted(against.values()), benchmarks, licences),
+                ]
             ),
             label=f"documents of {item.name}",
             needs=tuple(dict.fromkeys([*upstream.values(), *against.values()])),
@@ -243,6 +261,7 @@ class _Planner:
                 base=base,
                 fingerprint=printed,
                 benchmarks=benchmarks,
+                forbidden_licences=licences,
             ),
         )
         self.steps[_key(item)] = step

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from anneal.curation.steps import Clean, Decontaminate, Deduplicate, Step, WriteExercises
-from anneal.sources.values import Kind, Name, Reader, Source, Split, Target
+from anneal.sources.values import Evidence, Kind, Name, Reader, Source, Split, Target
 from anneal.store import Store
 from anneal.values import Value
 
@@ -119,9 +119,12 @@ class CurationRecord(Value):
     """Documents read, on this side of the split."""
     read_bytes: int
     left_out: dict[str, int] = Field(default_factory=dict)
-    """Files and records that the reader did not offer, by reason (on either side of a split)."""
+    """Files and rows that the reader did not offer, by reason (on either side of a split), and
+    documents that the sweep forbids."""
     dropped: dict[str, int]
     """Documents that were read and not kept, by reason."""
+    evidence: Evidence = Evidence()
+    """What the kept documents say of where they come from."""
     steps: tuple[StepRecord, ...]
     upstream: tuple[StepRecord, ...] = ()
     """The steps of the prepared documents that were read, when another source's were."""
@@ -153,6 +156,8 @@ class DocumentsWork(Value):
     """Of the input, as it was planned: other content is refused."""
     benchmarks: tuple[str, ...] = ()
     """Of the benchmark files of each step that names some: other content is refused as well."""
+    forbidden_licences: tuple[str, ...] = ()
+    """Documents under these are dropped, by the licence that they state themselves."""
 
 
 class TokenizerWork(Value):

@@ -32,6 +32,7 @@ from anneal.sources.documents import (
     read_documents,
     write_documents,
 )
+from anneal.sources.evidence import Census, permitted
 from anneal.sources.files import fingerprint
 from anneal.sources.values import Cost, PreparedReader
 from anneal.store import Store, read_value, write_value, writing
@@ -92,21 +93,20 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
         writing(store.documents(step.id)) as folder,
         tempfile.TemporaryDirectory(dir=folder) as scratch,
     ):
-        read = Meter(
-            keep_side(
-                documents(work.read, base=base, prepared=prepared, dropped=left_out), work.split
-            ),
-            report,
-        )
+        offered = documents(work.read, base=base, prepared=prepared, dropped=left_out)
+        allowed = permitted(keep_side(offered, work.split), work.forbidden_licences, left_out)
+        read = Meter(allowed, report)
         targets = {name: store.documents(id) for name, id in work.against.items()}
         context = Context(store, Path(scratch), base, prepared, targets, report)
+        census = Census()
         with DroppedFile(folder / DROPPED_FILE) as dropped:
             chain = Chain(work.steps, read, context, dropped)
-            count, size = write_documents(folder / DOCUMENTS_FILE, chain)
+            count, size = write_documents(folder / DOCUMENTS_FILE, census.of(chain))
         if count == 0:
+            reasons = chain.dropped or left_out
             raise SourceError(
                 f"none of {read.documents} documents is left"
-                f" ({', '.join(f'{r}: {n}' for r, n in chain.dropped.items()) or 'split'})",
+                f" ({', '.join(f'{r}: {n}' for r, n in reasons.items()) or 'split'})",
                 hint="loosen its steps or its split, or give it more documents",
             )
         upstream: tuple[StepRecord, ...] = ()
@@ -126,6 +126,7 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
                 read_bytes=read.bytes,
                 left_out=dict(left_out),
                 dropped=chain.dropped,
+                evidence=census.evidence,
                 steps=chain.records(),
                 upstream=upstream,
                 notes=notes,
@@ -172,8 +173,9 @@ def _tokens(step: PrepareStep, work: TokensWork, store: Store, report: Report) -
             kind=work.role,
             documents_address=work.documents,
             bytes=record.bytes,
-            dropped=record.dropped,
+            dropped=dict(Counter(record.left_out) + Counter(record.dropped)),
             licence=work.licence or "unknown",
+            evidence=record.evidence,
             paid=Cost(
                 seconds_fixed=record.total("seconds_fixed"),
                 seconds_per_token=record.total("seconds"),

@@ -1,29 +1,28 @@
 """Documents: every reader turned into one stream of the same small record.
 
 A document is text with an identity, a group (what must stay on one side of a held-out split) and
-an origin to name in messages. `documents` streams them in an order that depends only on the
+an origin to name in messages; licence, language and identifier follow it where the input states
+them. `documents` streams them in an order that depends only on the
 content of the input, never on the machine: curation keeps the first of two duplicates, and which
 is first must be the same everywhere. Prepared documents are kept as JSON lines under zstandard.
 
 Text must be UTF-8. A byte that is not is an error with its file and offset rather than a
-replacement character in the training data.
+replacement character in the training data, unless the reader says to leave out such documents.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from anneal.errors import SourceError
-from anneal.sources.files import InputFile, input_files, is_local, resolve_revision
+from anneal.sources.files import InputFile, input_files
+from anneal.sources.remote import is_url, shown
+from anneal.sources.streams import lines, open_bytes
 from anneal.sources.values import (
     HuggingFaceReader,
     InstalledReader,
@@ -31,6 +30,7 @@ from anneal.sources.values import (
     ParquetReader,
     PreparedReader,
     Reader,
+    RepositoriesReader,
     Split,
     TreeReader,
 )
@@ -49,6 +49,13 @@ class Document:
     """Related documents share it; empty where the document is alone."""
     origin: str
     """Where it came from, for people: a relative name, a line, a row."""
+    licence: str = ""
+    """Its own licence, a name or an SPDX expression; empty where only its source's is known."""
+    language: str = ""
+    """Natural or programming language; empty where unknown."""
+    identifier: str = ""
+    """Holds everywhere: a SWHID, a DOI, a URL; empty where it has none. What is made from a
+    document keeps its licence, language and identifier."""
 
 
 def documents(
@@ -64,7 +71,7 @@ def documents(
         reader: what to read.
         base: folder that relative paths start from (of the sweep file).
         prepared: by source name, the folder of its prepared documents.
-        dropped: counts, by reason, what is left out.
+        dropped: counts, by reason, what is left out, and ids that had to be made unique.
 
     Raises:
         SourceError: missing or unreadable input, bytes that are not UTF-8, a record without its
@@ -73,12 +80,17 @@ def documents(
     left_out: Counter[str] = Counter() if dropped is None else dropped
     found = False
     for document in _records(reader, base, prepared, left_out):
-        if not document.text.strip():
+        text = document.text
+        if not text or text.isspace():
             left_out["empty"] += 1
             continue
         try:
-            document.text.encode()
+            if not text.isascii():  # which is known without looking; saves a copy of most texts
+                text.encode()
         except UnicodeEncodeError as error:
+            if getattr(reader, "errors", "stop") == "skip":
+                left_out["not Unicode"] += 1
+                continue
             raise SourceError(
                 f"{document.origin}: character {error.start} is half a surrogate pair",
                 hint="write the text as valid Unicode",
@@ -87,7 +99,8 @@ def documents(
         yield document
     if not found:
         raise SourceError(
-            f"reader `{reader.kind}`: no document with text in it", hint="correct path or field"
+            f"reader `{reader.kind}`: no document with text in it{_listed(left_out)}",
+            hint="correct path or field",
         )
 
 
@@ -120,7 +133,7 @@ def write_documents(path: Path, stream: Iterable[Document]) -> tuple[int, int]:
         ) as file,
     ):
         for document in stream:
-            file.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
+            file.write(json.dumps(_fields(document), ensure_ascii=False).encode() + b"\n")
             count += 1
             size += len(document.text.encode())
     return count, size
@@ -132,45 +145,113 @@ def read_documents(folder: Path) -> Iterator[Document]:
     Raises:
         SourceError: when they are missing or damaged.
     """
-    path = folder / DOCUMENTS_FILE
-    for _, line in _lines(path):
-        yield Document(**json.loads(line))
+    for _, _, data in lines(str(folder / DOCUMENTS_FILE)):
+        yield Document(**json.loads(data.decode()))
+
+
+def _fields(document: Document) -> dict[str, str]:
+    """A document as it is written: what it does not state is left out."""
+    row = {
+        "id": document.id,
+        "text": document.text,
+        "group": document.group,
+        "origin": document.origin,
+    }
+    for name in ("licence", "language", "identifier"):
+        if value := getattr(document, name):
+            row[name] = value
+    return row
 
 
 def _records(
     reader: Reader, base: Path, prepared: Mapping[str, Path], dropped: Counter[str]
 ) -> Iterator[Document]:
+    from anneal.sources import rows  # it makes documents, as this module does
+
     if isinstance(reader, PreparedReader):
         return read_documents(prepared[reader.source])
     if isinstance(reader, HuggingFaceReader):
-        return _hugging_face(reader, base)
+        return rows.hugging_face(reader, base, dropped)
     files = input_files(reader, base=base, dropped=dropped)
-    if isinstance(reader, TreeReader):
-        return _texts(files)
     if isinstance(reader, JsonlReader):
-        return _jsonl(reader, files)
+        return rows.jsonl(reader, files, dropped)
     if isinstance(reader, ParquetReader):
-        return _parquet(reader, files)
-    return _installed(reader, files, dropped)
+        return rows.parquet(reader, files, dropped)
+    if isinstance(reader, InstalledReader):
+        return _installed(reader, files, dropped)
+    return (
+        _texts(reader, files, dropped)
+        if isinstance(reader, TreeReader)
+        else _code(reader, files, dropped)
+    )
 
 
-def _texts(files: list[InputFile]) -> Iterator[Document]:
+def _texts(reader: TreeReader, files: list[InputFile], dropped: Counter[str]) -> Iterator[Document]:
     for file in files:
-        yield Document(file.name, _text(Path(file.path)), file.group, file.name)
+        data = _bytes(file, reader.max_bytes, dropped)
+        if data is None:
+            continue
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            if reader.errors == "skip":
+                dropped["not UTF-8"] += 1
+                continue
+            raise SourceError(
+                f"{shown(file.path)}: byte {error.start} is not UTF-8"
+                f" ({error.object[error.start]:#04x})",
+                hint="convert the file to UTF-8, leave it out with `glob` or `exclude`, or leave"
+                " out and count such files with `errors: skip`",
+            ) from error
+        yield Document(file.name, text, file.group, file.name)
 
 
-def _text(path: Path) -> str:
+def _code(
+    reader: RepositoriesReader, files: list[InputFile], dropped: Counter[str]
+) -> Iterator[Document]:
+    from anneal.sources.repositories import language_of, licence_of, swhid
+
+    for file in files:
+        data = _bytes(file, reader.max_bytes, dropped)
+        if data is None:
+            continue
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:  # some file always is, and nobody mends other people's history
+            dropped["not UTF-8"] += 1
+            continue
+        yield Document(
+            file.name,
+            text,
+            file.group,
+            file.name,
+            licence=licence_of(text),
+            language=language_of(file.name),
+            identifier=swhid(data),
+        )
+
+
+def _bytes(file: InputFile, most: int, dropped: Counter[str]) -> bytes | None:
+    """A file's content; None, and counted, where it is binary or longer than its store said."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path}: byte {error.start} is not UTF-8 ({error.object[error.start]:#04x})",
-            hint="convert the file to UTF-8, or leave it out with `glob` or `exclude`",
-        ) from error
+        if is_url(file.path):
+            with open_bytes(file.path) as stream:
+                data = stream.read(most + 1)
+        else:
+            with open(file.path, "rb", buffering=0) as whole:
+                data = whole.read()
     except OSError as error:
         raise SourceError(
-            f"{path}: cannot be read ({error.strerror})", hint="correct its permissions"
+            f"{shown(file.path)}: cannot be read ({error.strerror or error})",
+            hint="correct its permissions",
         ) from error
+    if len(data) > most:
+        dropped["larger than max_bytes"] += 1
+        return None
+    if b"\0" in data:
+        dropped["binary"] += 1
+        return None
+    return data
 
 
 def _installed(
@@ -183,171 +264,9 @@ def _installed(
             yield Document(name, text, group, name)
     else:
         for file, text in code(files, dropped, parsed=reader.what == "stdlib"):
-            yield Document(file.name, text, file.group, file.name)
+            yield Document(file.name, text, file.group, file.name, language="Python")
 
 
-def _jsonl(reader: JsonlReader, files: list[InputFile]) -> Iterator[Document]:
-    for index, file in enumerate(files):
-        for number, line in _lines(Path(file.path)):
-            place = f"{file.path}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise SourceError(
-                    f"{place}: not JSON ({error})", hint="one JSON object a line"
-                ) from error
-            if not isinstance(row, dict):
-                raise SourceError(f"{place}: not a JSON object", hint="one JSON object a line")
-            yield _record(reader, row, f"{index}:{number}", f"{file.name}:{number}", place)
-
-
-def _parquet(reader: ParquetReader, files: list[InputFile]) -> Iterator[Document]:
-    import pyarrow
-    from pyarrow import parquet
-
-    for index, file in enumerate(files):
-        try:
-            table = parquet.ParquetFile(file.path)
-            columns = [c for c in (reader.text, reader.id, reader.group) if c is not None]
-            if missing := [c for c in columns if c not in table.schema_arrow.names]:
-                raise SourceError(
-                    f"{file.path}: no column `{missing[0]}` among {table.schema_arrow.names}",
-                    hint="name the column with `text`, `id` or `group`",
-                )
-            number = 0
-            for batch in table.iter_batches(batch_size=512, columns=columns):
-                for row in batch.to_pylist():
-                    place = f"{file.path}, row {number}"
-                    yield _record(reader, row, f"{index}:{number}", f"{file.name}:{number}", place)
-                    number += 1
-        except (pyarrow.ArrowException, OSError) as error:
-            raise SourceError(
-                f"{file.path}: not readable as Parquet ({error})", hint="write the file again"
-            ) from error
-
-
-def _hugging_face(reader: HuggingFaceReader, base: Path) -> Iterator[Document]:
-    """Rows of a dataset folder or hub dataset; `datasets` runs no code of the dataset's."""
-    import datasets
-
-    local = is_local(reader, base)
-    where = str(base / reader.path) if local else reader.path
-    try:
-        if local and any((Path(where) / f).exists() for f in ("state.json", "dataset_dict.json")):
-            rows: Any = datasets.load_from_disk(where)
-            rows = rows[reader.split] if isinstance(rows, datasets.DatasetDict) else rows
-        else:
-            revision = None if local else resolve_revision(reader)
-            rows = datasets.load_dataset(
-                where, reader.name, split=reader.split, revision=revision, streaming=True
-            )
-        for number, row in enumerate(rows):
-            yield _record(reader, row, f"{number}", f"{reader.path}:{number}", f"row {number}")
-    except SourceError:
-        raise
-    except Exception as error:  # its readers raise whatever their file libraries raise
-        raise SourceError(
-            f"dataset {reader.path}, split {reader.split}: {type(error).__name__}: {error}",
-            hint="check path, name, split and fields; hub datasets need the network or the cache",
-        ) from error
-
-
-def _record(
-    reader: JsonlReader | ParquetReader | HuggingFaceReader,
-    row: Mapping[str, Any],
-    number: str,
-    origin: str,
-    place: str,
-) -> Document:
-    """A row as a document."""
-    text = row.get(reader.text)
-    if not isinstance(text, str):
-        got = type(text).__name__ if reader.text in row else "nothing"
-        raise SourceError(
-            f"{place}: field `{reader.text}` holds {got}, not text"
-            f" (fields: {', '.join(map(str, row))})",
-            hint="name the field with `text`",
-        )
-    for field in (reader.id, reader.group):
-        if field is not None and row.get(field) is None:
-            raise SourceError(f"{place}: no field `{field}`", hint="correct `id` or `group`")
-    return Document(
-        id=number if reader.id is None else str(row[reader.id]),
-        text=text,
-        group="" if reader.group is None else str(row[reader.group]),
-        origin=origin,
-    )
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) of a plain, .gz or .zst file, without empty lines."""
-    import zstandard
-
-    offset = 0
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode()
-                except UnicodeDecodeError as error:
-                    raise SourceError(
-                        f"{path}:{number}: byte {offset + error.start} is not UTF-8"
-                        f" ({line[error.start]:#04x})",
-                        hint="convert the file to UTF-8",
-                    ) from error
-                offset += len(line)
-                if text.strip():
-                    yield number, text
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise SourceError(
-            f"{path}: cannot be read ({error})", hint="the file is missing, cut short or damaged"
-        ) from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        return io.BufferedReader(_Zstandard(path), 1 << 20)
-    return open(path, "rb")
-
-
-class _Zstandard(io.RawIOBase):
-    """Frames of a .zst file, one after another.
-
-    zstandard's own stream reader takes the end of the file for the end of the data, so a file that
-    was cut short would pass for a smaller corpus; here it is an EOFError, as gzip has it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import zstandard
-
-        self.file = open(path, "rb")  # noqa: SIM115  closed by close()
-        self.new_frame = zstandard.ZstdDecompressor().decompressobj
-        self.frame = self.new_frame()
-        self.inside = False
-        self.ready = memoryview(b"")
-        self.unread = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self.ready:
-            data = self.unread or self.file.read(1 << 17)
-            self.unread = b""
-            if not data:
-                if self.inside:
-                    raise EOFError("it ends inside a zstandard frame")
-                return 0
-            self.ready, self.inside = memoryview(self.frame.decompress(data)), True
-            if self.frame.eof:
-                self.unread = self.frame.unused_data
-                self.frame, self.inside = self.new_frame(), False
-        part, self.ready = self.ready[: len(buffer)], self.ready[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
+def _listed(left_out: Counter[str]) -> str:
+    found = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items()))
+    return f" (left out: {found})" if found else ""

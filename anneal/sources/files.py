@@ -7,6 +7,8 @@ nothing changed would make every re-run slow, so the hash of each file is rememb
 size and modification time: a re-run only asks the file system.
 
 Names, not paths, enter the address: a corpus that is moved, copied or touched is the same corpus.
+Behind a URL the store's own checksum stands for the content, where it has one: then a copy
+elsewhere is curated again, and its tokens are found to be the same.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anneal.errors import SourceError
+from anneal.sources.remote import RemoteFile, below, is_url, matching, shown
+from anneal.sources.streams import open_bytes
 from anneal.sources.values import (
     HuggingFaceReader,
     InstalledReader,
@@ -29,6 +33,7 @@ from anneal.sources.values import (
     ParquetReader,
     PreparedReader,
     Reader,
+    RepositoriesReader,
     TreeReader,
 )
 from anneal.store import Store, write
@@ -42,15 +47,17 @@ class InputFile(NamedTuple):
     """One file of an input: where it is, and what it is called wherever it is."""
 
     path: str
-    """As the system opens it; a string, since there can be very many."""
+    """As the system opens it, or a URL; a string, since there can be very many."""
     name: str
     """Relative to the input's root, with forward slashes."""
     group: str
     """What keeps related documents together when splitting; empty where the documents say."""
     size: int
-    """Bytes."""
+    """Bytes; -1 where a store does not say."""
     modified: int
-    """Nanoseconds, as the file system says."""
+    """Nanoseconds, as the file system says; 0 behind a URL."""
+    stamp: str = ""
+    """A store's own word for the content; empty where only reading tells."""
 
 
 def input_files(
@@ -73,6 +80,8 @@ def input_files(
         files = installed_files(reader, left_out)
     elif isinstance(reader, TreeReader):
         files = _tree(reader, base, left_out)
+    elif isinstance(reader, RepositoriesReader):
+        files = _repositories(reader, base, left_out)
     elif isinstance(reader, HuggingFaceReader):
         folder = _resolve(reader.path, base)
         files = [entry(p, p.relative_to(folder).as_posix()) for p in _visible(folder, "**/*")]
@@ -103,9 +112,14 @@ def fingerprint(reader: Reader, *, base: Path, store: Store) -> str:
     if isinstance(reader, HuggingFaceReader) and not is_local(reader, base):
         return address(["hub", reader.path, resolve_revision(reader)])
     files = input_files(reader, base=base)
-    named = isinstance(reader, TreeReader | InstalledReader)  # there, names decide the groups
     digests = _digests(files, store.fingerprint(address([str(base), reader.model_dump()])))
-    return address([[f.name if named else "", d] for f, d in zip(files, digests, strict=True)])
+    if isinstance(reader, RepositoriesReader):  # there, a `.git` decides the group
+        names = [f"{file.group}:{file.name}" for file in files]
+    elif isinstance(reader, TreeReader | InstalledReader):  # there, the name does
+        names = [file.name for file in files]
+    else:
+        names = [""] * len(files)
+    return address([[name, digest] for name, digest in zip(names, digests, strict=True)])
 
 
 def is_local(reader: HuggingFaceReader, base: Path) -> bool:
@@ -146,24 +160,54 @@ def entry(path: Path, name: str, group: str = "") -> InputFile:
 
 
 def _tree(reader: TreeReader, base: Path, dropped: Counter[str]) -> list[InputFile]:
-    folder = _resolve(reader.path, base)
-    if not folder.is_dir():
-        raise SourceError(
-            f"reader `tree`, path {reader.path}: not a folder", hint="use kind: jsonl or parquet"
-        )
+    if is_url(reader.path):
+        found = [
+            _remote(file, _first_folder(file.name))
+            for file in below(reader.path, reader.glob)
+            if not any(part.startswith(".") for part in file.name.split("/"))
+        ]
+    else:
+        folder = _folder(reader, base)
+        named = [(p, p.relative_to(folder).as_posix()) for p in _visible(folder, reader.glob)]
+        found = [entry(path, name, _first_folder(name)) for path, name in named]
     files = []
-    for path in _visible(folder, reader.glob):
-        name = path.relative_to(folder).as_posix()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in reader.exclude):
+    for file in found:
+        if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in reader.exclude):
             dropped["excluded"] += 1
-            continue
-        # a file right below the root is its own group, by its content
-        file = entry(path, name, name.split("/")[0] if "/" in name else "")
-        if file.size > reader.max_bytes:
+        elif file.size > reader.max_bytes:
             dropped["larger than max_bytes"] += 1
         else:
             files.append(file)
     return files
+
+
+def _repositories(reader: RepositoriesReader, base: Path, dropped: Counter[str]) -> list[InputFile]:
+    from anneal.sources.repositories import code_files
+
+    root = reader.path if is_url(reader.path) else _folder(reader, base)
+    return [
+        _remote(file, repository)._replace(modified=changed)
+        for file, changed, repository in code_files(reader, root, dropped)
+    ]
+
+
+def _folder(reader: TreeReader | RepositoriesReader, base: Path) -> Path:
+    folder = _resolve(reader.path, base)
+    if not folder.is_dir():
+        raise SourceError(
+            f"reader `{reader.kind}`, path {reader.path}: not a folder",
+            hint="use kind: jsonl or parquet",
+        )
+    return folder
+
+
+def _first_folder(name: str) -> str:
+    """A file right below the root is its own group, by its content."""
+    return name.partition("/")[0] if "/" in name else ""
+
+
+def _remote(file: RemoteFile, group: str) -> InputFile:
+    return InputFile(file.url, file.name, group, file.size, 0, file.stamp)
 
 
 def _visible(folder: Path, pattern: str) -> list[Path]:
@@ -183,8 +227,10 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def _matching(pattern: str, base: Path) -> list[InputFile]:
-    """Files of a path or a glob, sorted by path."""
-    whole = base / Path(pattern).expanduser()
+    """Files of a path, URL or glob, sorted by path."""
+    if is_url(pattern):
+        return [_remote(file, "") for file in matching(pattern)]
+    whole = _local(pattern, base)
     paths = [whole] if whole.is_file() else [Path(p) for p in glob.glob(str(whole), recursive=True)]
     files = sorted(path for path in paths if path.is_file())
     if not files:
@@ -196,7 +242,7 @@ def _matching(pattern: str, base: Path) -> list[InputFile]:
 
 
 def _resolve(path: str, base: Path) -> Path:
-    whole = base / Path(path).expanduser()
+    whole = _local(path, base)
     if not whole.exists():
         raise SourceError(
             f"path {path}: no such file or folder (looked in {base})",
@@ -205,13 +251,17 @@ def _resolve(path: str, base: Path) -> Path:
     return whole
 
 
+def _local(path: str, base: Path) -> Path:
+    return base / Path(path.removeprefix("file://")).expanduser()
+
+
 def _where(reader: Reader) -> str:
     what = reader.what if isinstance(reader, InstalledReader) else getattr(reader, "path", "")
-    return f"reader `{reader.kind}`, {what}"
+    return f"reader `{reader.kind}`, {shown(what)}"
 
 
 def _digests(files: list[InputFile], remembered: Path) -> list[str]:
-    """SHA-256 of each file; reads only those whose size or modification time is new."""
+    """SHA-256 of each file, or its stamp; reads only those whose size or time of change is new."""
     try:
         known = json.loads(remembered.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -219,12 +269,15 @@ def _digests(files: list[InputFile], remembered: Path) -> list[str]:
     now, changed, digests = time.time_ns(), False, []
     fresh: dict[str, list[object]] = {}
     for file in files:
-        row = known.get(file.path)
+        if file.stamp:
+            digests.append(file.stamp)
+            continue
+        row = known.get(file.path) if file.modified else None
         if not (row and row[:2] == [file.size, file.modified]):
             row = [file.size, file.modified, _digest(file.path)]
             changed = True
         digests.append(str(row[2]))
-        if now - file.modified > RACY_SECONDS * 1e9:
+        if file.modified and now - file.modified > RACY_SECONDS * 1e9:
             fresh[file.path] = row
     if changed or len(fresh) != len(known):
         write(remembered, json.dumps(fresh, separators=(",", ":")))
@@ -233,9 +286,10 @@ def _digests(files: list[InputFile], remembered: Path) -> list[str]:
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_bytes(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise SourceError(
-            f"{path}: cannot be read ({error.strerror})", hint="correct its permissions"
+            f"{shown(path)}: cannot be read ({error.strerror or error})",
+            hint="correct its permissions",
         ) from error

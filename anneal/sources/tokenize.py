@@ -27,7 +27,7 @@ from anneal.errors import SourceError
 from anneal.sources.documents import Document
 from anneal.sources.files import seeded_order
 from anneal.sources.tokenizer import load_tokenizer
-from anneal.sources.values import Cost, Kind, Manifest, Name, Shard
+from anneal.sources.values import Cost, Evidence, Kind, Manifest, Name, Shard
 from anneal.store import Store, write_value, writing
 from anneal.values import Value, address
 
@@ -52,6 +52,7 @@ class Provenance(Value):
     """UTF-8 bytes of all curated documents: what the costs below were paid for."""
     dropped: dict[str, int] = Field(default_factory=dict)
     licence: str = "unknown"
+    evidence: Evidence = Evidence()
     paid: Cost = Cost()
     """Fixed parts as they are; per-token parts hold the **totals** for all the bytes above."""
     notes: dict[str, str | int | float] = Field(default_factory=dict)
@@ -255,6 +256,7 @@ class _Writer:
             shards=tuple(self.shards),
             content=content,
             licence=provenance.licence,
+            evidence=provenance.evidence,
             cost=cost,
             notes=provenance.notes,
         )

@@ -13,47 +13,96 @@ Name = Annotated[str, Field(min_length=1, max_length=80)]
 """Names are for people: any printable text, never parsed, never a path."""
 
 
+Unfit = Literal["stop", "skip"]
+"""What a reader does with a document it cannot take: stop with an error that names the place, or
+leave it out and count it. A damaged file always stops: nobody can count what it lost."""
+
+
 class TreeReader(Value):
-    """A folder of text files, one document each; the group is the first folder below `path`."""
+    """A folder of text files, one document each; the group is the first folder below `path`.
+
+    Files with a NUL byte are binary: left out and counted.
+    """
 
     kind: Literal["tree"] = "tree"
     path: str
-    """Folder, absolute or relative to the sweep file."""
+    """Folder, absolute or relative to the sweep file, or a URL that fsspec knows."""
     glob: str = "**/*"
     """Which files below it, sorted by path."""
     exclude: tuple[str, ...] = ()
     """Globs of files left out."""
     max_bytes: int = Field(1_000_000, gt=0)
     """Larger files are left out and counted."""
+    errors: Unfit = "stop"
+    """Of a file that is not UTF-8."""
 
 
-class JsonlReader(Value):
-    """JSON lines, plain or compressed (.gz, .zst), one document a line."""
+class RepositoriesReader(Value):
+    """Code, one document a file; files of one repository stand together and are one group.
 
-    kind: Literal["jsonl"] = "jsonl"
+    A folder with a `.git` is a repository; elsewhere the first `depth` folders name it. The
+    language goes by file extension, the licence by the file's own SPDX tag, and the identifier is
+    the file's SWHID. Left out and counted: hidden and vendored files, unknown extensions, files
+    that are binary or not UTF-8.
+    """
+
+    kind: Literal["repositories"] = "repositories"
     path: str
-    """A file or a glob."""
+    """Folder, absolute or relative to the sweep file, or a URL that fsspec knows."""
+    depth: int = Field(1, gt=0)
+    """Folders that name a repository where there is no `.git`: 2 for owner/name."""
+    languages: tuple[str, ...] = ()
+    """Only files in these, as `sources.repositories` names them; none given takes every one."""
+    exclude: tuple[str, ...] = ()
+    """Globs of files left out."""
+    max_bytes: int = Field(1_000_000, gt=0)
+    """Larger files are left out and counted."""
+
+
+class RecordReader(Value):
+    """What readers of rows with fields have in common.
+
+    A field inside another is named with a dot: `metadata.license`. A row without a named field is
+    unfit; in `licence`, `language`, `identifier` and `origin`, null says that it is not known.
+    """
+
+    path: str
+    """A file or a glob, absolute or relative to the sweep file, or a URL that fsspec knows."""
     text: str = "text"
     """Field of the text."""
     id: str | None = None
-    """Field of the identifier; line numbers where none."""
+    """Field of the identifier within the source; numbers of file and row where none."""
     group: str | None = None
     """Field that keeps related documents together when splitting."""
+    licence: str | None = None
+    """Field of the document's own licence: a name, an SPDX expression, or a list, all of which
+    apply."""
+    language: str | None = None
+    identifier: str | None = None
+    """Field of an identifier that holds everywhere: a SWHID, a DOI, a URL."""
+    origin: str | None = None
+    """Field that says where the text comes from; file and row where none."""
+    max_bytes: int = Field(50_000_000, gt=0)
+    """Longer texts, and longer lines of a file, are left out and counted; such a line is passed
+    over without being held in memory."""
+    errors: Unfit = "stop"
+    """Of a row that is not UTF-8 or not JSON, or lacks a field."""
 
 
-class ParquetReader(Value):
+class JsonlReader(RecordReader):
+    """JSON lines, plain or compressed (.gz, .zst), one document a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+
+
+class ParquetReader(RecordReader):
     """Parquet files, one document a row."""
 
     kind: Literal["parquet"] = "parquet"
-    path: str
-    """A file or a glob."""
-    text: str = "text"
-    id: str | None = None
-    group: str | None = None
 
 
-class HuggingFaceReader(Value):
-    """A Hugging Face dataset, by local path or hub identifier; no remote code is ever run."""
+class HuggingFaceReader(RecordReader):
+    """A Hugging Face dataset; no remote code is ever run."""
 
     kind: Literal["huggingface"] = "huggingface"
     path: str
@@ -62,9 +111,6 @@ class HuggingFaceReader(Value):
     split: str = "train"
     revision: str | None = None
     """Commit to pin; recorded as resolved."""
-    text: str = "text"
-    id: str | None = None
-    group: str | None = None
 
 
 class InstalledReader(Value):
@@ -90,7 +136,13 @@ class PreparedReader(Value):
 
 
 Reader = Annotated[
-    TreeReader | JsonlReader | ParquetReader | HuggingFaceReader | InstalledReader | PreparedReader,
+    TreeReader
+    | RepositoriesReader
+    | JsonlReader
+    | ParquetReader
+    | HuggingFaceReader
+    | InstalledReader
+    | PreparedReader,
     Field(discriminator="kind"),
 ]
 
@@ -140,6 +192,7 @@ class Source(Value):
     split: Split | None = None
     """Which side of a held-out split; None takes every document."""
     licence: str = "unknown"
+    """Of the documents that state none themselves."""
     cost: Cost = Cost()
     """Declared prices, added to what preparing the source is measured to cost."""
     max_epochs: float = Field(16.0, gt=0)
@@ -162,6 +215,26 @@ class Target(Value):
     """Weight in the aggregate score of the targets that are not guards."""
     max_tokens: int = Field(100_000, gt=0)
     """Score at most about this many tokens (whole documents, in a seeded order)."""
+
+
+class Counted(Value):
+    """How much of something there is."""
+
+    documents: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    """UTF-8 bytes of text."""
+
+
+class Evidence(Value):
+    """What documents say of where they come from, counted."""
+
+    licences: dict[str, Counted] = Field(default_factory=dict)
+    """By the document's own licence; `not stated` where it has none and the source's holds."""
+    languages: dict[str, Counted] = Field(default_factory=dict)
+    origins: dict[str, Counted] = Field(default_factory=dict)
+    """By what the origins begin with: cut short until there are few."""
+    identified: int = Field(0, ge=0)
+    """Documents that carry an identifier."""
 
 
 class Shard(Value):
@@ -190,11 +263,14 @@ class Manifest(Value):
     """UTF-8 bytes of the text: the denominator of bits per byte."""
     documents: int = Field(gt=0)
     dropped: dict[str, int] = Field(default_factory=dict)
-    """Documents that were read and not kept, by reason."""
+    """Files and rows that were left out unread, and documents not kept, by reason."""
     shards: tuple[Shard, ...]
     content: str
     """Content address of the tokens: what runs are identified by."""
     licence: str = "unknown"
+    """As the source declares it."""
+    evidence: Evidence = Evidence()
+    """Of all curated documents, also where `max_tokens` keeps only some."""
     cost: Cost = Cost()
     """Measured plus declared, per unique token kept."""
     notes: dict[str, str | int | float] = Field(default_factory=dict)

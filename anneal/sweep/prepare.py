@@ -28,6 +28,7 @@ def steps_of(ask: Sweep, store: Store) -> tuple[PrepareStep, ...]:
         store,
         base=Path(ask.folder),
         others=ask.helper,
+        forbidden_licences=ask.forbidden_licences,
     )
 
 

@@ -81,6 +81,9 @@ class Sweep(Value):
     replay: tuple[CuratedSource, ...] = Field(min_length=1, max_length=1)
     helper: tuple[CuratedSource, ...] = ()
     """Sources that others are made from (`prepared`, `positives`) without being candidates."""
+    forbidden_licences: tuple[str, ...] = ()
+    """What may not be trained on; `*` stands for anything. A source under one of these is refused,
+    and documents that state one themselves are dropped and counted."""
     target: tuple[CuratedTarget, ...] = Field(min_length=1)
     tokenizer: TokenizerSettings = TrainedTokenizer()
     model: LlamaShape | Checkpoint = Field(discriminator="kind")

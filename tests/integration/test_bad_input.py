@@ -107,6 +107,18 @@ def test_bytes_that_are_not_utf8(corpus):
     nothing_half_written(corpus / "store")
 
 
+def test_a_forbidden_licence(corpus):
+    words = ["source.tools.licence=CC-BY-NC-4.0", "forbidden_licences=[CC-BY-NC*]"]
+    refused(anneal(corpus, "plan", "small.yaml", *words), "source `tools`", "CC-BY-NC-4.0")
+    assert not (corpus / "store" / "documents").exists()
+
+
+def test_a_url_that_does_not_answer(corpus):
+    words = ["sweep", "small.yaml", "source.tools.read={kind: tree, path: 'http://127.0.0.1:9/x'}"]
+    refused(anneal(corpus, *words), "source `tools`: http://127.0.0.1:9/x: it does not answer")
+    nothing_half_written(corpus / "store")
+
+
 def test_a_budget_above_what_exists(corpus):
     words = ["budget.largest=400000", "budget.real.tokens=4000000", "budget.repetition=natural"]
     done = anneal(corpus, "sweep", "small.yaml", *words, "source.tools.max_epochs=1")
