@@ -125,6 +125,23 @@ def write(path: Path, data: str | bytes) -> None:
         _sync_folder(path.parent)
 
 
+def append(path: Path, data: bytes) -> None:
+    """Adds `data` to the end of a file and flushes it to disk; all of it or, on an error, nothing.
+
+    Raises:
+        StoreError: when the disk is full or refuses.
+    """
+    with _disk_errors(path), open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)
+            raise
+
+
 def write_value(path: Path, value: Value) -> None:
     """Writes a value as indented JSON, as `write` does."""
     write(path, value.model_dump_json(indent=1) + "\n")

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
+from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step, Synthesize
+from anneal.curation.synthesis import planned
 from anneal.curation.values import (
     CuratedSource,
     CuratedTarget,
@@ -223,7 +224,13 @@ class _Planner:
             fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
             content = address([fields, printed])
         self.read[_key(item)] = (content, item.split)
-        recipe = [_recipe(step, upstream) for step in steps]
+        try:
+            settled = [_recipe(step, upstream, self.base, self.store) for step in steps]
+        except SourceError as error:
+            raise SourceError(
+                f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+            ) from error
+        steps, recipe = tuple(step for step, _ in settled), [fields for _, fields in settled]
         split = item.split.model_dump() if item.split else None
         step = PrepareStep(
             id=address(["documents", RECIPE, content, split, recipe, sorted(against.values())]),
@@ -262,15 +269,19 @@ def named_sources(step: Step) -> tuple[str, ...]:
     return step.after if isinstance(step, Deduplicate) else ()
 
 
-def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
-    """A step as it is hashed: the content of what it names stands for the names."""
+def _recipe(
+    step: Step, upstream: dict[str, str], base: Path, store: Store
+) -> tuple[Step, dict[str, Any]]:
+    """A step, what may move pinned, and as it is hashed: content stands for names."""
+    if isinstance(step, Synthesize):
+        return planned(step, base, store)
     fields = step.model_dump()
     if isinstance(step, Annotate):
         for key in ("positives", "negatives"):
             fields[key] = fields[key] and upstream[fields[key]]
     if isinstance(step, Deduplicate):
         fields["after"] = [upstream[name] for name in step.after]
-    return fields
+    return step, fields
 
 
 def _tokenizer_step(

@@ -163,7 +163,8 @@ class Server(Value):
     url: str
     """Address up to and including /v1."""
     model: str
-    """Name under which the server knows it."""
+    """Name under which the server knows it. Answers are kept under it, wherever it is served:
+    another model must have another name."""
     key_variable: str = ""
     """Environment variable that holds the key; the key itself is never written down."""
     parallel: int = Field(16, gt=0)
@@ -199,7 +200,8 @@ class Synthesize(Value):
     max_seeds: int | None = Field(None, gt=0)
     """Seeds taken at most, in a seeded order."""
     seed_tokens: int = Field(1024, gt=0)
-    """Tokens of a seed document that the prompt shows at most: one stretch of it, drawn by hash."""
+    """Tokens of a seed document that the prompt shows at most: one stretch of it, drawn by hash. A
+    token is taken as 4 bytes here, so that a prompt does not depend on who serves the teacher."""
     max_output: int = Field(1024, gt=0)
     """Tokens of an answer; one that reaches it is tried once more with twice as many, and dropped
     as truncated when it reaches that."""
@@ -211,7 +213,8 @@ class Synthesize(Value):
     max_repetition: float = Field(0.3, gt=0, le=1)
     """Largest share of an answer's words in 10-grams that stood in it before."""
     parameters: float | None = Field(None, gt=0)
-    """Of the teacher, for FLOPs; None counts an offline model's own."""
+    """Of the teacher, for FLOPs (of a mixture of experts, the active ones); None counts an offline
+    model's own, and leaves the FLOPs of a server's out."""
     seed: int = Field(0, ge=0)
 
 
