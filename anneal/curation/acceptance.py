@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from itertools import pairwise
 from typing import Literal
 
 Parse = Literal["text", "python", "question_answer"]
@@ -21,8 +22,10 @@ REPEATED = 10
 # run of letters up to 16, or a mark
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|\w{1,16}|[^\w\s]")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*(\w*)[^\n]*\n(.*?)^ {0,3}\1[ \t]*$", re.M | re.S)
-_QUESTION = (
-    r"^[ \t]*(?:\d+[.)][ \t]*)?[*_#]*[ \t]*(question|answer)[ \t]*\d*[ \t]*[*_]*:[*_]*[ \t]*"
+# bare, numbered, or dressed in Markdown: `Question:`, `2. **Answer**:`, `### Question 3:`
+_QUESTION = re.compile(
+    r"^[ \t]*(?:\d+[.)][ \t]*)?[*_#]*[ \t]*(question|answer)[ \t]*\d*[ \t]*[*_]*:[*_]*[ \t]*",
+    re.M | re.I,
 )
 
 
@@ -88,13 +91,13 @@ def _python(text: str) -> str:
 
 
 def _pairs(text: str) -> str:
-    pieces = re.split(_QUESTION, text, flags=re.M | re.I)[1:]
+    pieces = _QUESTION.split(text)[1:]
     found = [
         (word.lower(), said.strip()) for word, said in zip(pieces[::2], pieces[1::2], strict=True)
     ]
     pairs = [
         f"Question: {question}\n\nAnswer: {answer}"
-        for (first, question), (second, answer) in zip(found, found[1:], strict=False)
+        for (first, question), (second, answer) in pairwise(found)
         if (first, second) == ("question", "answer") and question and answer
     ]
     if not pairs:

@@ -48,7 +48,7 @@ class Recipe:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
-            autoescape=False,  # noqa: S701 (a prompt is no HTML)
+            autoescape=False,  # a prompt is no HTML
         )
         environment.globals["refuse"] = _refuse
         try:

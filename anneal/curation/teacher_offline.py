@@ -80,7 +80,7 @@ class OfflineTeacher(Teacher):
         if self._early:
             early, self._early = self._early, []
             return early
-        done = []
+        done: list[Any] = []
         while not done:
             began = time.perf_counter()
             outputs: Any = self._llm.llm_engine.step()
