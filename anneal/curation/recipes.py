@@ -112,9 +112,9 @@ def stretch(text: str, tokens: int, key: bytes) -> str:
         return text
     lines = text.splitlines(keepends=True)
     sizes = [len(line.encode()) for line in lines]
-    # a start so late that the stretch would be short is no choice
+    # the latest start is the one whose stretch ends with the text
     last, behind = len(lines) - 1, sizes[-1]
-    while last > 0 and behind < limit:
+    while behind + sizes[last - 1] <= limit:
         last -= 1
         behind += sizes[last]
     first = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % (last + 1)
