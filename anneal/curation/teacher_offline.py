@@ -46,7 +46,6 @@ class OfflineTeacher(Teacher):
         self._llm = _engine(settings, folder)
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._context = int(self._llm.model_config.max_model_len)
-        self._keys: dict[str, str] = {}
         self._early: list[tuple[str, Answer]] = []
         self._unpaid = 0.0
         self.seconds_to_start = (time.perf_counter() - began) * self._devices
@@ -72,9 +71,9 @@ class OfflineTeacher(Teacher):
             top_p=request.top_p,
             seed=request.seed,
         )
-        tokens = TokensPrompt(prompt_token_ids=list(prompt))
-        (name,) = self._llm.enqueue([tokens], sampling, use_tqdm=False)
-        self._keys[name] = key
+        engine = self._llm.llm_engine
+        (rendered,) = engine.renderer.render_cmpl([TokensPrompt(prompt_token_ids=list(prompt))])
+        engine.add_request(key, rendered, sampling)
 
     def collect(self) -> list[tuple[str, Answer]]:
         if self._early:
@@ -88,7 +87,7 @@ class OfflineTeacher(Teacher):
             done = [output for output in outputs if output.finished]
         # the engine's time since the last answer, in equal parts: their sum is what counts
         part, self._unpaid = self._unpaid / len(done), 0.0
-        return [(self._keys.pop(output.request_id), _answer(output, part)) for output in done]
+        return [(output.request_id, _answer(output, part)) for output in done]
 
     def close(self) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory
@@ -121,6 +120,9 @@ def _engine(settings: Offline, folder: Path) -> LLM:
             tensor_parallel_size=settings.tensor_parallel,
             max_model_len=settings.max_context,
             enforce_eager=on_cpu,  # compiling takes longer than it saves there
+            # vLLM 0.32 rewinds a request's generator after half a prompt, which torch's CPU
+            # generator cannot do: there a prompt must go in whole. None leaves it to vLLM.
+            enable_chunked_prefill=False if on_cpu else None,
             disable_log_stats=True,
         )
     except Exception as error:  # whatever its loaders, pydantic and torch raise
