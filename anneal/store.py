@@ -13,7 +13,8 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
       steps/<id>.json         what a curation worker is told to do
       runs/<id>/              task.json, log.jsonl, checkpoint-*/, weights/, result.json last
       sweeps/<name>/          plan.json, registrations/ and report/
-      cache/                  compiled kernels and the like: may be deleted at any time
+      cache/                  compiled kernels, answers of teachers: may be deleted at any time, and
+                              is then made, and paid for, again
 """
 
 from __future__ import annotations

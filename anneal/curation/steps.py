@@ -203,8 +203,8 @@ class Synthesize(Value):
     """Tokens of a seed document that the prompt shows at most: one stretch of it, drawn by hash. A
     token is taken as 4 bytes here, so that a prompt does not depend on who serves the teacher."""
     max_output: int = Field(1024, gt=0)
-    """Tokens of an answer; one that reaches it is tried once more with twice as many, and dropped
-    as truncated when it reaches that."""
+    """Tokens of an answer; one that reaches it (and does not repeat itself by then) is tried once
+    more with twice as many, and dropped as truncated when it reaches that."""
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     parse: Literal["text", "python", "question_answer"] = "text"

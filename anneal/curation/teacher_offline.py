@@ -41,7 +41,10 @@ class OfflineTeacher(Teacher):
     """
 
     def __init__(self, settings: Offline, folder: Path) -> None:
+        import torch
+
         began = time.perf_counter()
+        self._set_num_threads = torch.set_num_threads
         self._devices = settings.tensor_parallel
         self._llm = _engine(settings, folder)
         self._tokenizer: Any = self._llm.get_tokenizer()
@@ -90,11 +93,13 @@ class OfflineTeacher(Teacher):
         return [(output.request_id, _answer(output, part)) for output in done]
 
     def close(self) -> None:
+        import torch
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._tokenizer
         cleanup_dist_env_and_memory()
+        torch.set_num_threads = self._set_num_threads  # which vLLM disables on the CPU
 
 
 def _engine(settings: Offline, folder: Path) -> LLM:

@@ -144,12 +144,12 @@ def outcome(step, store: Store):
 def test_an_engine_in_process_killed_and_resumed_writes_the_same(models, tmp_path):
     teacher = {"kind": "offline", "model": str(models / "base")}
     stores = Store(tmp_path / "killed"), Store(tmp_path / "whole")
-    count = 1500
+    count = 800
     steps = [plan(tmp_path, store, teacher, count) for store in stores]
     assert steps[0].id == steps[1].id
     specs = [store.step(step.id) for store, step in zip(stores, steps, strict=True)]
     process = start(specs[0])
-    kill_when(process, lambda: journalled(stores[0]) >= 200)
+    kill_when(process, lambda: journalled(stores[0]) >= 100)
     assert not stores[0].documents(steps[0].id).exists()
     kept = journalled(stores[0])
     # a warm worker: two engines, one after the other, in one process
