@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -150,3 +151,28 @@ def test_a_full_disk_is_a_store_error_and_loses_nothing_that_was_kept(carry_out,
         made, record = carry_out(step(url), seeds(20))
     assert len(made) == 20
     assert record.notes["requests_found_in_cache"] == 5
+
+
+def test_told_to_stop_it_stops_at_once_and_keeps_what_came(carry_out):
+    """A worker's SIGTERM raises SystemExit wherever the main thread happens to be."""
+
+    def slow_later(path, said, number):
+        if number > 5:
+            time.sleep(3)
+        return well(path, said, number)
+
+    def stop(number, frame):
+        raise SystemExit(75)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with serving(slow_later) as (url, _):
+            signal.setitimer(signal.ITIMER_REAL, 0.7)
+            with pytest.raises(SystemExit):
+                carry_out(step(url, teacher={"parallel": 2}), seeds(9))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with serving(well) as (url, asked):
+        made, _ = carry_out(step(url), seeds(9))
+    assert (len(made), len(asked)) == (9, 4)
