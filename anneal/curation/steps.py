@@ -8,8 +8,9 @@ another value is another source, and the same value is never paid for twice.
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from anneal.sources.values import Name
 from anneal.values import Value
@@ -172,6 +173,21 @@ class Server(Value):
     timeout_seconds: float = Field(300.0, gt=0)
     usd_per_million_prompt: float = Field(0.0, ge=0)
     usd_per_million_output: float = Field(0.0, ge=0)
+
+    @field_validator("url")
+    @classmethod
+    def _an_address_without_secrets(cls, url: str) -> str:
+        parts = urlsplit(url)  # itself refuses some
+        whole = not any(character.isspace() for character in url)
+        if (
+            parts.scheme not in ("http", "https")
+            or not (whole and parts.hostname)
+            or not (parts.port is None or parts.port)
+        ):
+            raise ValueError("must be an address such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no key: name its variable in `key_variable`")
+        return url
 
 
 Teacher = Annotated[

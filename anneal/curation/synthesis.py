@@ -54,8 +54,8 @@ def synthesize(
 ) -> Iterator[Document]:
     """Streams what the teacher made of the seeds and what stood the checks.
 
-    A document's id is its seed's and a number; group, licence, language and identifier are the
-    seed's, so a held-out split keeps both on one side.
+    A document's id is its seed's and a number; what else is known of it, such as its licence, is
+    the seed's. So is the group, and a held-out split keeps both on one side.
 
     Raises:
         SourceError: the template or the teacher cannot be used; see `recipes` and `teacher`.
@@ -229,8 +229,7 @@ def _asks(
     stream: Iterable[Document], step: Synthesize, recipe: Recipe, context: Context, tally: Tally
 ) -> Iterator[_Ask]:
     """What to ask of each seed, `per_seed` times."""
-    # of a seed, only what prompts show is kept: many are with the teacher at once
-    seeds = ((dataclasses.replace(seed, text=""), _shown(seed, step)) for seed in stream)
+    seeds = (_seed(document, step) for document in stream)
     drawn: Iterable[tuple[Document, list[str]]] = seeds
     total = 0
     if step.max_seeds is not None:
@@ -249,13 +248,15 @@ def _asks(
             )
 
 
-def _shown(seed: Document, step: Synthesize) -> list[str]:
-    """Of a seed document, what each prompt shows."""
-    content = hashlib.sha256(seed.text.encode()).hexdigest()
-    return [
-        stretch(seed.text, step.seed_tokens, f"{step.seed}/{number}/{content}".encode())
+def _seed(document: Document, step: Synthesize) -> tuple[Document, list[str]]:
+    """A seed without its text, and what each prompt shows of it: many are held at once."""
+    content = hashlib.sha256(document.text.encode()).hexdigest()
+    shown = [
+        stretch(document.text, step.seed_tokens, f"{step.seed}/{number}/{content}".encode())
         for number in range(step.per_seed)
     ]
+    # a document without a group is split by its text (`held_out`), and so is what it leads to
+    return dataclasses.replace(document, text="", group=document.group or content), shown
 
 
 def _drawn(

@@ -25,10 +25,12 @@ from anneal.curation.steps import Server
 from anneal.curation.teacher import Answer, Request, Teacher
 from anneal.errors import SourceError
 
-TRIES = 6
+TRIES = 8
+"""About two minutes in all: a server may be restarting."""
 FIRST_PAUSE_SECONDS = 1.0
-"""Before the second try; then twice as long each time, but `LONGEST_PAUSE_SECONDS` at most."""
-LONGEST_PAUSE_SECONDS = 60.0
+"""Before the second try; then twice as long each time."""
+LONGEST_PAUSE_SECONDS = 600.0
+"""Where the server itself says when to come back."""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses that may be otherwise in a moment."""
 LARGEST_BODY = 64 * 2**20
@@ -152,7 +154,7 @@ class ServedTeacher(Teacher):
                     ) from None
                 # spread out, so that requests that failed together do not return together
                 wait = max(error.pause, pause * random.uniform(0.5, 1.5))  # noqa: S311
-                with suppress(TimeoutError):
+                with suppress(TimeoutError):  # or until another request has shown it is no use
                     await asyncio.wait_for(self._failed.wait(), min(wait, LONGEST_PAUSE_SECONDS))
                 pause *= 2
         raise AssertionError("unreachable")
@@ -193,10 +195,6 @@ class ServedTeacher(Teacher):
                     body += piece
                     if len(body) > LARGEST_BODY:
                         raise _Passing(f"an answer of more than {LARGEST_BODY} bytes")
-        except httpx2.InvalidURL as error:
-            raise _Refused(0, f"teacher.url is no address ({error})") from None
-        except httpx2.UnsupportedProtocol as error:
-            raise _Refused(0, f"teacher.url is no address ({error})") from None
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise _Passing(f"{type(error).__name__} {error}".strip()) from None
         if response.status_code in PASSING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from anneal import settings
 from anneal.curation.recipes import Recipe, stretch
-from anneal.errors import SourceError
+from anneal.errors import SettingsError, SourceError
 from anneal.sources.documents import Document
 
 
@@ -74,6 +75,18 @@ def test_unknown_recipes_and_styles_are_named(tmp_path):
     (tmp_path / "bytes.j2").write_bytes(b"\xff\xfe")
     with pytest.raises(SourceError, match="cannot be read"):
         Recipe("bytes.j2", {}, tmp_path)
+
+
+def test_the_example_sources_compose_and_their_recipes_take_their_variables(tmp_path):
+    made_from = "stdlib,packages,packages_filtered,exercises"
+    words = [f"source=[{made_from},oss_instruct,rephrased]"]
+    with pytest.raises(SettingsError, match="Missing mandatory value: model"):
+        settings.load(None, words)
+    words += ["source.rephrased.steps.0.teacher.model=/models/small"]
+    found = {s.name: s.steps[0] for s in settings.load(None, words).source if s.steps}
+    for name in ("oss_instruct", "rephrased"):
+        Recipe(found[name].recipe, found[name].variables, tmp_path)
+    assert found["oss_instruct"].parse == "python"
 
 
 def test_a_stretch_is_whole_lines_within_its_size_and_every_part_can_be_drawn():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -25,7 +26,8 @@ from anneal.curation.values import (
 )
 from anneal.curation.worker import prepare
 from anneal.errors import SourceError
-from anneal.sources.documents import Document, read_documents
+from anneal.sources.documents import Document, held_out, read_documents
+from anneal.sources.values import Split
 from anneal.store import Store, read_value
 
 
@@ -52,6 +54,18 @@ def test_documents_are_their_seeds_children_in_order(carry_out):
     assert (notes["prompt_tokens"], notes["output_tokens"]) == (600, 1200)
     assert notes["acceptance_rate"] == 1
     assert notes["flops_per_accepted_token"] == 2 * 1e9 * 1800 / 1200
+
+
+def test_seed_and_document_are_on_one_side_of_a_split(carry_out):
+    mixed = [
+        dataclasses.replace(d, group=d.group if i % 2 else "") for i, d in enumerate(seeds(60))
+    ]
+    with serving(well) as (url, _):
+        made, _ = carry_out(step(url), mixed)
+    split = Split(part="heldout", fraction=0.5)
+    sides = [held_out(d, split) for d in made]
+    assert sides == [held_out(d, split) for d in mixed]
+    assert len(set(sides)) == 2
 
 
 def test_the_same_seeds_again_cost_nothing_even_with_the_teacher_gone(carry_out):
