@@ -178,12 +178,9 @@ class Server(Value):
     @classmethod
     def _an_address_without_secrets(cls, url: str) -> str:
         parts = urlsplit(url)  # itself refuses some
-        whole = not any(character.isspace() for character in url)
-        if (
-            parts.scheme not in ("http", "https")
-            or not (whole and parts.hostname)
-            or not (parts.port is None or parts.port)
-        ):
+        spaced = any(character.isspace() for character in url)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if spaced or not named:
             raise ValueError("must be an address such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("must hold no key: name its variable in `key_variable`")

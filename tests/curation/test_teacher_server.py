@@ -77,6 +77,7 @@ def test_a_teacher_that_is_down_or_nowhere_is_one_clear_error(carry_out):
     [
         ("not an address", "must be an address"),
         ("ftp://127.0.0.1/v1", "must be an address"),
+        ("http://127.0.0.1 /v1", "must be an address"),
         ("http://[::1/v1", "Invalid IPv6"),
         ("http://127.0.0.1:99999/v1", "Port out of range"),
         ("https://me:secret@127.0.0.1/v1", "must hold no key"),
