@@ -216,6 +216,7 @@ class _Planner:
         against: dict[str, str],
     ) -> PrepareStep:
         read, base = item.read, str(self.base)
+        steps, written = self._written(item, steps)
         if isinstance(read, PreparedReader):
             printed, content = "", address(["prepared", upstream[read.source]])
         else:
@@ -224,16 +225,12 @@ class _Planner:
             fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
             content = address([fields, printed])
         self.read[_key(item)] = (content, item.split)
-        try:
-            settled = [_recipe(step, upstream, self.base, self.store) for step in steps]
-        except SourceError as error:
-            raise SourceError(
-                f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
-            ) from error
-        steps, recipe = tuple(step for step, _ in settled), [fields for _, fields in settled]
+        recipe = [_recipe(step, upstream) for step in steps]
         split = item.split.model_dump() if item.split else None
         step = PrepareStep(
-            id=address(["documents", RECIPE, content, split, recipe, sorted(against.values())]),
+            id=address(
+                ["documents", RECIPE, content, split, recipe, sorted(against.values()), *written]
+            ),
             label=f"documents of {item.name}",
             needs=tuple(dict.fromkeys([*upstream.values(), *against.values()])),
             work=DocumentsWork(
@@ -249,6 +246,22 @@ class _Planner:
         )
         self.steps[_key(item)] = step
         return step
+
+    def _written(
+        self, item: CuratedSource | CuratedTarget, steps: tuple[Step, ...]
+    ) -> tuple[tuple[Step, ...], list[dict[str, Any]]]:
+        """The steps, teachers pinned; and what each synthesis is identified by."""
+        settled, written = list(steps), []
+        for number, step in enumerate(steps):
+            if isinstance(step, Synthesize):
+                try:
+                    settled[number], fields = planned(step, self.base, self.store)
+                except SourceError as error:
+                    raise SourceError(
+                        f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+                    ) from error
+                written.append(fields)
+        return tuple(settled), written
 
     def _fingerprint(self, item: CuratedSource | CuratedTarget) -> str:
         key = address(item.read)
@@ -269,19 +282,17 @@ def named_sources(step: Step) -> tuple[str, ...]:
     return step.after if isinstance(step, Deduplicate) else ()
 
 
-def _recipe(
-    step: Step, upstream: dict[str, str], base: Path, store: Store
-) -> tuple[Step, dict[str, Any]]:
-    """A step, what may move pinned, and as it is hashed: content stands for names."""
-    if isinstance(step, Synthesize):
-        return planned(step, base, store)
+def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
+    """A step as it is hashed: the content of what it names stands for the names."""
     fields = step.model_dump()
     if isinstance(step, Annotate):
         for key in ("positives", "negatives"):
             fields[key] = fields[key] and upstream[fields[key]]
     if isinstance(step, Deduplicate):
         fields["after"] = [upstream[name] for name in step.after]
-    return step, fields
+    if isinstance(step, Synthesize):
+        return {"kind": step.kind}  # template and teacher are hashed beside the steps, by content
+    return fields
 
 
 def _tokenizer_step(
