@@ -216,7 +216,12 @@ class _Planner:
         against: dict[str, str],
     ) -> PrepareStep:
         read, base = item.read, str(self.base)
-        steps, written = self._written(item, steps)
+        try:
+            steps, written = planned(steps, self.base, self.store)
+        except SourceError as error:
+            raise SourceError(
+                f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+            ) from error
         if isinstance(read, PreparedReader):
             printed, content = "", address(["prepared", upstream[read.source]])
         else:
@@ -246,22 +251,6 @@ class _Planner:
         )
         self.steps[_key(item)] = step
         return step
-
-    def _written(
-        self, item: CuratedSource | CuratedTarget, steps: tuple[Step, ...]
-    ) -> tuple[tuple[Step, ...], list[dict[str, Any]]]:
-        """The steps, teachers pinned; and what each synthesis is identified by."""
-        settled, written = list(steps), []
-        for number, step in enumerate(steps):
-            if isinstance(step, Synthesize):
-                try:
-                    settled[number], fields = planned(step, self.base, self.store)
-                except SourceError as error:
-                    raise SourceError(
-                        f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
-                    ) from error
-                written.append(fields)
-        return tuple(settled), written
 
     def _fingerprint(self, item: CuratedSource | CuratedTarget) -> str:
         key = address(item.read)

@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +28,12 @@ from anneal.curation.acceptance import Rejected, accepted, repetition
 from anneal.curation.answers import Answers
 from anneal.curation.chain import Context, Tally
 from anneal.curation.recipes import Recipe, stretch
-from anneal.curation.steps import Server, Synthesize
+from anneal.curation.steps import Offline, Server, Step, Synthesize
 from anneal.curation.teacher import (
     Answer,
     Request,
     Teacher,
+    local_folder,
     parameters,
     request_seed,
     settled,
@@ -47,6 +48,8 @@ OFFLINE_WINDOW = 1024
 """Requests handed to an engine ahead of the one whose document is next: several full batches."""
 SERVER_WINDOW = 4
 """The same for a server, as a multiple of its `parallel`."""
+HOW = {"url", "key_variable", "parallel", "timeout_seconds", "tensor_parallel", "revision"}
+"""Settings of a teacher that change nothing of what is written."""
 
 
 def synthesize(
@@ -64,9 +67,7 @@ def synthesize(
     recipe = Recipe(step.recipe, step.variables, context.base)
     teacher = settled(step.teacher, context.base)
     where = teacher_address(teacher, context.base, context.store)
-    size = step.parameters
-    if size is None and not isinstance(teacher, Server):
-        size = parameters(teacher, context.base)
+    size = _size(step, teacher, context.base)
     paid = _Paid()
     with closing(Answers(context.store.cache("synthesis") / where)) as answers:
         desk = _Desk(step.model_copy(update={"teacher": teacher}), where, answers, context.base)
@@ -90,8 +91,10 @@ def synthesize(
     _account(step, recipe, where, size, paid, tally)
 
 
-def planned(step: Synthesize, base: Path, store: Store) -> tuple[Synthesize, dict[str, Any]]:
-    """The step with its teacher pinned, and what it is identified by.
+def planned(
+    steps: Sequence[Step], base: Path, store: Store
+) -> tuple[tuple[Step, ...], list[dict[str, Any]]]:
+    """Steps with their teachers pinned; and what each synthesis among them is identified by.
 
     Template and model enter by content. Where a model is served and how, by how many devices and
     with how many requests at once, changes nothing that is made; prices change what it cost.
@@ -99,15 +102,26 @@ def planned(step: Synthesize, base: Path, store: Store) -> tuple[Synthesize, dic
     Raises:
         SourceError: a template or variables that cannot be used, a model that is not there.
     """
-    step = step.model_copy(update={"teacher": settled(step.teacher, base)})
-    if step.parameters is None and not isinstance(step.teacher, Server):
-        parameters(step.teacher, base)
-    fields = step.model_dump()
-    fields["recipe"] = Recipe(step.recipe, step.variables, base).address
-    how = {"url", "key_variable", "parallel", "timeout_seconds", "tensor_parallel", "revision"}
-    fields["teacher"] = {k: v for k, v in fields["teacher"].items() if k not in {*how, "model"}}
-    fields["teacher"]["content"] = teacher_address(step.teacher, base, store)
-    return step, fields
+    pinned, identities = list(steps), []
+    for place, step in enumerate(steps):
+        if isinstance(step, Synthesize):
+            teacher = settled(step.teacher, base)
+            # a plan fetches no weights: a hub model is counted when it is used
+            if isinstance(teacher, Offline) and local_folder(teacher, base):
+                _size(step, teacher, base)
+            pinned[place] = step.model_copy(update={"teacher": teacher})
+            fields = step.model_dump(exclude={"teacher": HOW | {"model"}})
+            fields["recipe"] = Recipe(step.recipe, step.variables, base).address
+            fields["teacher"]["content"] = teacher_address(teacher, base, store)
+            identities.append(fields)
+    return tuple(pinned), identities
+
+
+def _size(step: Synthesize, teacher: Offline | Server, base: Path) -> float | None:
+    """Parameters of the teacher: as declared, or counted; None of a server's that nobody told."""
+    if step.parameters is None and isinstance(teacher, Offline):
+        return parameters(teacher, base)
+    return step.parameters
 
 
 @dataclass(eq=False)

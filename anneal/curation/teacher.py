@@ -109,7 +109,7 @@ def settled(teacher: Offline | Server, base: Path) -> Offline | Server:
     Raises:
         SourceError: neither a folder nor known to the hub.
     """
-    if isinstance(teacher, Server) or _local(teacher, base) is not None:
+    if isinstance(teacher, Server) or local_folder(teacher, base) is not None:
         return teacher
     return teacher.model_copy(update={"revision": _commit(teacher)})
 
@@ -122,7 +122,7 @@ def teacher_address(teacher: Offline | Server, base: Path, store: Store) -> str:
     """
     if isinstance(teacher, Server):
         return address(["served", teacher.model])
-    folder = _local(teacher, base)
+    folder = local_folder(teacher, base)
     if folder is None:
         return address(["hub", teacher.model, teacher.revision])
     digests = [
@@ -180,7 +180,7 @@ def model_folder(teacher: Offline, base: Path) -> Path:
     Raises:
         SourceError: when it is neither here nor there, or has no safetensors weights.
     """
-    folder = _local(teacher, base)
+    folder = local_folder(teacher, base)
     if folder is None:
         from huggingface_hub import snapshot_download
 
@@ -200,7 +200,7 @@ def model_folder(teacher: Offline, base: Path) -> Path:
     return folder
 
 
-def _local(teacher: Offline, base: Path) -> Path | None:
+def local_folder(teacher: Offline, base: Path) -> Path | None:
     """The model's folder, or None where it is a name on the hub."""
     folder = base / Path(teacher.model).expanduser()
     if folder.is_dir():

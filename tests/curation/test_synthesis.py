@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from anneal.curation.plan import plan_preparation
 from anneal.curation.recipes import Recipe
-from anneal.curation.steps import Offline
+from anneal.curation.steps import Offline, Synthesize
 from anneal.curation.synthesis import planned
 from anneal.curation.teacher import parameters, request_seed, teacher_address
 from anneal.curation.values import (
@@ -261,11 +261,25 @@ def test_an_offline_teacher_goes_by_its_content_and_counts_its_parameters(tmp_pa
         teacher_address(Offline(model="./nowhere"), tmp_path, store)
 
 
+def test_a_model_on_the_hub_goes_by_its_commit_and_a_plan_fetches_no_weights(tmp_path):
+    store = Store(tmp_path / "store")
+    teacher = {"kind": "offline", "model": "house/teacher"}
+    with pytest.raises(SourceError, match="no such folder, and the hub does not answer") as caught:
+        planned([Synthesize(recipe="textbook", teacher=teacher)], tmp_path, store)
+    assert "pin `revision`" in caught.value.hint
+    teacher["revision"] = "0123456789" * 4
+    one = planned([Synthesize(recipe="textbook", teacher=teacher)], tmp_path, store)
+    teacher["revision"] = "9876543210" * 4
+    two = planned([Synthesize(recipe="textbook", teacher=teacher)], tmp_path, store)
+    assert one[0][0].teacher.revision == "0123456789" * 4
+    assert one[1] != two[1]
+
+
 def test_the_recipe_is_what_is_made_and_not_how(tmp_path):
     store = Store(tmp_path / "store")
 
     def fields(**more):
-        return planned(step(**more), tmp_path, store)[1]
+        return planned([step(**more)], tmp_path, store)[1]
 
     same = fields()
     assert fields(url="http://elsewhere/v1") == same
