@@ -13,7 +13,8 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
       steps/<id>.json         what a curation worker is told to do
       runs/<id>/              task.json, log.jsonl, checkpoint-*/, weights/, result.json last
       sweeps/<name>/          plan.json, registrations/ and report/
-      cache/                  compiled kernels and the like: may be deleted at any time
+      cache/                  compiled kernels, answers of teachers: may be deleted at any time, and
+                              is then made, and paid for, again
 """
 
 from __future__ import annotations
@@ -123,6 +124,23 @@ def write(path: Path, data: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds `data` to the end of a file and flushes it to disk; all of it or, on an error, nothing.
+
+    Raises:
+        StoreError: when the disk is full or refuses.
+    """
+    with _disk_errors(path), open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)
+            raise
 
 
 def write_value(path: Path, value: Value) -> None:

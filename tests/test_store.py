@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from anneal.errors import StoreError
-from anneal.store import Store, read_value, write, write_value, writing
+from anneal.store import Store, append, read_value, write, write_value, writing
 from anneal.values import Value
 
 
@@ -91,3 +91,20 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         write(tmp_path / "file.json", "x" * 100_000)
     monkeypatch.undo()
     assert os.listdir(tmp_path) == []
+
+
+def test_append_adds_all_of_it_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "journal"
+    append(path, b"one\n")
+    append(path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"journal: disk full"):
+        append(path, b"three\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    with pytest.raises(FileNotFoundError):
+        append(tmp_path / "nowhere" / "journal", b"x")

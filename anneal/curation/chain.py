@@ -176,6 +176,8 @@ def _apply(
         from anneal.curation.quality import annotate as work
     elif step.kind == "exercises":
         from anneal.curation.exercises import write_exercises as work
+    elif step.kind == "synthesize":
+        from anneal.curation.synthesis import synthesize as work
     elif step.kind == "deduplicate":
         from anneal.curation.dedup import deduplicate as work
     else:

@@ -23,7 +23,8 @@ from typing import Any
 
 from anneal.curation.benchmarks import benchmarks_address
 from anneal.curation.licences import refuse_forbidden
-from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
+from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step, Synthesize
+from anneal.curation.synthesis import planned
 from anneal.curation.values import (
     CuratedSource,
     CuratedTarget,
@@ -226,6 +227,12 @@ class _Planner:
         against: dict[str, str],
     ) -> PrepareStep:
         read, base = item.read, str(self.base)
+        try:
+            steps, written = planned(steps, self.base, self.store)
+        except SourceError as error:
+            raise SourceError(
+                f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+            ) from error
         if isinstance(read, PreparedReader):
             printed, content = "", address(["prepared", upstream[read.source]])
             texts = content
@@ -246,7 +253,7 @@ class _Planner:
             id=address(
                 [
                     *("documents", RECIPE, content, split, recipe),
-                    *(sorted(against.values()), benchmarks, licences),
+                    *(sorted(against.values()), benchmarks, licences, *written),
                 ]
             ),
             label=f"documents of {item.name}",
@@ -307,6 +314,8 @@ def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
         del fields["benchmarks"]  # paths: what the files hold is hashed beside the steps
     if isinstance(step, Deduplicate):
         fields["after"] = [upstream[name] for name in step.after]
+    if isinstance(step, Synthesize):
+        return {"kind": step.kind}  # template and teacher are hashed beside the steps, by content
     return fields
 
 

@@ -8,8 +8,9 @@ another value is another source, and the same value is never paid for twice.
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from anneal.sources.values import Name
 from anneal.values import Value
@@ -163,7 +164,8 @@ class Server(Value):
     url: str
     """Address up to and including /v1."""
     model: str
-    """Name under which the server knows it."""
+    """Name under which the server knows it. Answers are kept under it, wherever it is served:
+    another model must have another name."""
     key_variable: str = ""
     """Environment variable that holds the key; the key itself is never written down."""
     parallel: int = Field(16, gt=0)
@@ -171,6 +173,18 @@ class Server(Value):
     timeout_seconds: float = Field(300.0, gt=0)
     usd_per_million_prompt: float = Field(0.0, ge=0)
     usd_per_million_output: float = Field(0.0, ge=0)
+
+    @field_validator("url")
+    @classmethod
+    def _an_address_without_secrets(cls, url: str) -> str:
+        parts = urlsplit(url)  # itself refuses some
+        spaced = any(character.isspace() for character in url)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if spaced or not named:
+            raise ValueError("must be an address such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no key: name its variable in `key_variable`")
+        return url
 
 
 Teacher = Annotated[
@@ -199,10 +213,11 @@ class Synthesize(Value):
     max_seeds: int | None = Field(None, gt=0)
     """Seeds taken at most, in a seeded order."""
     seed_tokens: int = Field(1024, gt=0)
-    """Tokens of a seed document that the prompt shows at most: one stretch of it, drawn by hash."""
+    """Tokens of a seed document that the prompt shows at most: one stretch of it, drawn by hash. A
+    token is taken as 4 bytes here, so that a prompt does not depend on who serves the teacher."""
     max_output: int = Field(1024, gt=0)
-    """Tokens of an answer; one that reaches it is tried once more with twice as many, and dropped
-    as truncated when it reaches that."""
+    """Tokens of an answer; one that reaches it (and does not repeat itself by then) is tried once
+    more with twice as many, and dropped as truncated when it reaches that."""
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     parse: Literal["text", "python", "question_answer"] = "text"
@@ -211,7 +226,8 @@ class Synthesize(Value):
     max_repetition: float = Field(0.3, gt=0, le=1)
     """Largest share of an answer's words in 10-grams that stood in it before."""
     parameters: float | None = Field(None, gt=0)
-    """Of the teacher, for FLOPs; None counts an offline model's own."""
+    """Of the teacher, for FLOPs (of a mixture of experts, the active ones); None counts an offline
+    model's own, and leaves the FLOPs of a server's out."""
     seed: int = Field(0, ge=0)
 
 

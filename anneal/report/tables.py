@@ -108,6 +108,7 @@ def sources(decision: Decision) -> Table:
                 _listed(
                     (k, show.significant(v) if isinstance(v, float) else str(v))
                     for k, v in s.notes.items()
+                    if "\n" not in str(v)  # a prompt's template: in the manifest
                 ),
             )
             for s in decision.sources

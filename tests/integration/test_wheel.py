@@ -30,6 +30,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_carries_conf_sweeps_and_templates(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "anneal/conf/anneal.yaml" in names
+    assert "anneal/conf/recipe/oss_instruct.j2" in names
     assert "anneal/sweeps/demo.yaml" in names
     assert "anneal/report/templates/index.html.j2" in names
     assert not any(name.startswith(("tests/", "analysis/")) for name in names)
