@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from anneal.curation.leaks import same_input
+from anneal.curation.models import annotator_models
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
 from anneal.curation.values import (
     CuratedSource,
@@ -44,6 +46,8 @@ from anneal.sources.values import (
 )
 from anneal.store import Store, read_value
 from anneal.values import address
+
+T = TypeVar("T")
 
 RECIPE = 1
 """Raised when the code of a step changes what it makes of the same input."""
@@ -156,6 +160,7 @@ class _Planner:
         self.known = {source.name: source for source in (*others, *sources)}
         self.store = store
         self.base = base
+        self.readers = tuple(targets)
         self.steps: dict[tuple[str, str], PrepareStep] = {}
         self.targets: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
@@ -189,7 +194,11 @@ class _Planner:
             needed = [source.read.source] if isinstance(source.read, PreparedReader) else []
             needed += [other for step in source.all_steps for other in named_sources(step)]
             upstream = {n: self.source(n, (*waiting, name)).id for n in needed}
-            compared = any(isinstance(step, Decontaminate) for step in source.all_steps)
+            # an annotator's positives are compared too: likeness to a target is no quality
+            compared = any(
+                isinstance(step, Decontaminate) or (isinstance(step, Annotate) and step.positives)
+                for step in source.all_steps
+            )
             against = self.targets if compared else {}
             self._documents(source, source.all_steps, upstream, against)
         return self.steps[_key(source)]
@@ -223,7 +232,10 @@ class _Planner:
             fields = read.model_dump(exclude={"path", "glob", "exclude", "revision"})
             content = address([fields, printed])
         self.read[_key(item)] = (content, item.split)
-        recipe = [_recipe(step, upstream) for step in steps]
+        models = self._named(
+            item, lambda: annotator_models(steps, base=self.base, store=self.store)
+        )
+        recipe = _recipe(steps, upstream, models)
         split = item.split.model_dump() if item.split else None
         step = PrepareStep(
             id=address(["documents", RECIPE, content, split, recipe, sorted(against.values())]),
@@ -238,6 +250,12 @@ class _Planner:
                 against=against,
                 base=base,
                 fingerprint=printed,
+                models=tuple(models),
+                kin={
+                    step.positives: self._kin(step.positives)
+                    for step in steps
+                    if isinstance(step, Annotate) and step.positives
+                },
             ),
         )
         self.steps[_key(item)] = step
@@ -246,13 +264,32 @@ class _Planner:
     def _fingerprint(self, item: CuratedSource | CuratedTarget) -> str:
         key = address(item.read)
         if key not in self.fingerprints:
-            try:
-                self.fingerprints[key] = fingerprint(item.read, base=self.base, store=self.store)
-            except SourceError as error:
-                raise SourceError(
-                    f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
-                ) from error
+            self.fingerprints[key] = self._named(
+                item, lambda: fingerprint(item.read, base=self.base, store=self.store)
+            )
         return self.fingerprints[key]
+
+    def _named(self, item: CuratedSource | CuratedTarget, work: Callable[[], T]) -> T:
+        """What `work` gives; its error says whose it is."""
+        try:
+            return work()
+        except SourceError as error:
+            raise SourceError(
+                f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+            ) from error
+
+    def _kin(self, name: str) -> tuple[str, ...]:
+        """Targets that read files in common with a source, or with what it is made from."""
+        read = self.known[name].read
+        while isinstance(read, PreparedReader):
+            read = self.known[read.source].read
+        return tuple(
+            sorted(
+                target.name
+                for target in self.readers
+                if same_input(read, target.read, base=self.base)
+            )
+        )
 
 
 def named_sources(step: Step) -> tuple[str, ...]:
@@ -262,15 +299,21 @@ def named_sources(step: Step) -> tuple[str, ...]:
     return step.after if isinstance(step, Deduplicate) else ()
 
 
-def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
-    """A step as it is hashed: the content of what it names stands for the names."""
-    fields = step.model_dump()
-    if isinstance(step, Annotate):
-        for key in ("positives", "negatives"):
-            fields[key] = fields[key] and upstream[fields[key]]
-    if isinstance(step, Deduplicate):
-        fields["after"] = [upstream[name] for name in step.after]
-    return fields
+def _recipe(
+    steps: Sequence[Step], upstream: dict[str, str], models: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Steps as they are hashed: the content of what they name stands for the names."""
+    recipe, of_models = [], iter(models)
+    for step in steps:
+        fields = step.model_dump()
+        if isinstance(step, Annotate):
+            for key in ("positives", "negatives"):
+                fields[key] = fields[key] and upstream[fields[key]]
+            fields["model"] = step.model and next(of_models)
+        if isinstance(step, Deduplicate):
+            fields["after"] = [upstream[name] for name in step.after]
+        recipe.append(fields)
+    return recipe
 
 
 def _tokenizer_step(

@@ -151,6 +151,10 @@ class DocumentsWork(Value):
     """Folder that relative paths start from."""
     fingerprint: str
     """Of the input, as it was planned: other content is refused."""
+    models: tuple[str, ...] = ()
+    """Fingerprints of the annotators' models, one for each step that has one."""
+    kin: dict[Name, tuple[Name, ...]] = {}
+    """By source that annotators learn from, the targets that read files in common with it."""
 
 
 class TokenizerWork(Value):

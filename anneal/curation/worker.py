@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 from anneal.curation.chain import Chain, Context, Meter, Report
+from anneal.curation.leaks import NOTE
+from anneal.curation.models import annotator_models
 from anneal.curation.values import (
     CurationRecord,
     DocumentsWork,
@@ -79,6 +81,11 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
         raise SourceError(
             "the input changed while the sweep was running", hint="run the sweep again"
         )
+    models = annotator_models(work.steps, base=base, store=store)
+    if tuple(models) != work.models:
+        raise SourceError(
+            "an annotator's model changed while the sweep was running", hint="run the sweep again"
+        )
     left_out: Counter[str] = Counter()
     with (
         writing(store.documents(step.id)) as folder,
@@ -91,7 +98,7 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
             report,
         )
         targets = {name: store.documents(id) for name, id in work.against.items()}
-        context = Context(store, Path(scratch), base, prepared, targets, report)
+        context = Context(store, Path(scratch), base, prepared, targets, work.kin, report)
         chain = Chain(work.steps, read, context)
         count, size = write_documents(folder / DOCUMENTS_FILE, chain)
         if count == 0:
@@ -106,6 +113,8 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
             record = read_value(path, CurationRecord)
             upstream = (*record.upstream, *record.steps)
         notes: dict[str, str | int | float] = {"kept_bytes_share": round(size / read.bytes, 4)}
+        if upstream and NOTE in record.notes:  # what a filter chose from is chosen too
+            notes[NOTE] = record.notes[NOTE]
         for record_of_step in chain.records():
             notes |= record_of_step.notes
         write_value(
