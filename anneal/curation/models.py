@@ -24,6 +24,13 @@ UNREAD = ("*.md", "*.bin", "*.pt", "*.onnx", "*.h5", "*.msgpack", "*.ot")
 """Files of a model folder that are never read: other formats of its weights, and its card."""
 
 
+TOKENIZERS = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"),
+    *("spiece.model", "sentencepiece.bpe.model"),
+)
+"""Files of which a tokenizer is made: one of them is there."""
+
+
 def model_fingerprint(step: Annotate, *, base: Path, store: Store) -> str:
     """Address of the content of an annotator's model folder, once it is known to be usable.
 
@@ -68,6 +75,12 @@ def check_model(step: Annotate, *, base: Path) -> Path:
         raise SourceError(
             f"{where}: no weights in safetensors (found {', '.join(others) or 'no weights'})",
             hint="save it with save_pretrained(..., safe_serialization=True)",
+        )
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        # transformers makes an empty one then, to which every word is unknown
+        raise SourceError(
+            f"{where}: no tokenizer there (none of {', '.join(TOKENIZERS)})",
+            hint="save the model's tokenizer into the same folder",
         )
     limit = config.get("max_position_embeddings")
     if isinstance(limit, int) and step.section_tokens > limit:

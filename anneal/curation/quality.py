@@ -12,6 +12,7 @@ whatever order, and after however many kills, sources were prepared.
 from __future__ import annotations
 
 import heapq
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -64,14 +65,15 @@ def annotate(
             no number, or `within` something that no document has.
     """
     pool = _Pool(_Sample(step.examples, f"negative/{step.seed}"))
-    write_documents(context.scratch / DOCUMENTS_FILE, pool.watch(stream))
+    spool = Path(tempfile.mkdtemp(dir=context.scratch))  # a chain may have two annotators
+    write_documents(spool / DOCUMENTS_FILE, pool.watch(stream))
     if step.within != "all" and not any(getattr(pool, step.within).names):
         raise SourceError(
             f"annotator: within {step.within}, but no document has a {step.within}",
             hint="rank `within: all`, or let the reader say what each document is",
         )
     annotator = _annotator(step, pool, context, tally)
-    scores = annotator.probability(ranked := _scores(annotator, pool, step, context, tally))
+    scores = annotator.probability(ranked := _scores(annotator, pool, spool, context, tally))
     sizes = np.array(pool.sizes)
     if step.keep is None:
         assert step.threshold is not None
@@ -82,7 +84,7 @@ def annotate(
         kept = best_within(ranked, sizes, getattr(pool, step.within).codes, step.keep)
     tally.dropped["low quality score"] += int((~kept).sum())
     tally.notes |= _selection(step, pool, scores, kept)
-    for document, keep in zip(read_documents(context.scratch), kept, strict=True):
+    for document, keep in zip(read_documents(spool), kept, strict=True):
         if keep:
             yield document
 
@@ -156,12 +158,12 @@ def _learn(
 
 
 def _scores(
-    annotator: Annotator, pool: _Pool, step: Annotate, context: Context, tally: Tally
+    annotator: Annotator, pool: _Pool, spool: Path, context: Context, tally: Tally
 ) -> npt.NDArray[np.float64]:
     """Score of every candidate, (documents,); those that are known are looked up."""
     rows = Rows(context.store.cache("scores") / annotator.key, 1)
     scores, total, done = np.empty(len(pool.sizes)), sum(pool.sizes), 0
-    candidates, spent = read_documents(context.scratch), Spent()
+    candidates, spent = read_documents(spool), Spent()
     try:
         for start in range(0, len(scores), WINDOW):
             window = list(islice(candidates, WINDOW))
@@ -179,9 +181,9 @@ def _scores(
                 if not np.isfinite(here[new]).all():
                     first = window[new[np.flatnonzero(~np.isfinite(here[new]))[0]]]
                     raise SourceError(
-                        f"annotator {step.model or step.annotator}: the score of document"
-                        f" `{first.id}` ({first.origin}) is not a number",
-                        hint="its weights are damaged or overflow: save them afresh",
+                        f"annotator: the score of document `{first.id}` ({first.origin}) is not a"
+                        " number",
+                        hint="its weights are damaged or overflow: save the model afresh",
                     )
                 seconds = (spent.seconds - before) * flops / flops.sum()
                 rows.add(keys[new], here[new, None], flops, seconds)

@@ -10,6 +10,7 @@ import pytest
 from made import wrap
 from pydantic import ValidationError
 
+from anneal.curation.chain import Chain, Context, Meter
 from anneal.curation.leaks import NOTE, same_input
 from anneal.curation.linear import Linear
 from anneal.curation.models import check_model
@@ -17,7 +18,7 @@ from anneal.curation.plan import plan_preparation
 from anneal.curation.steps import Annotate
 from anneal.curation.values import CuratedSource, CuratedTarget, TrainedTokenizer
 from anneal.errors import SourceError
-from anneal.sources.documents import Document
+from anneal.sources.documents import DOCUMENTS_FILE, Document, write_documents
 from anneal.sources.values import HuggingFaceReader, JsonlReader, TreeReader
 from anneal.store import Store
 
@@ -118,6 +119,24 @@ def test_another_share_of_the_same_annotator_scores_nothing_and_costs_the_same(
         carry_out(Annotate(positives="good", keep=0.3, ngrams=1), pool, upstream={"good": good})
 
 
+def test_a_chain_may_have_two_annotators(truth, tmp_path):
+    good, pool = truth
+    for name, stream in (("good", good), ("bad", [d for d in pool if "poor" in d.text])):
+        (tmp_path / name).mkdir()
+        write_documents(tmp_path / name / DOCUMENTS_FILE, stream)
+    (tmp_path / "scratch").mkdir()
+    folders = {name: tmp_path / name for name in ("good", "bad")}
+    context = Context(Store(tmp_path / "s"), tmp_path / "scratch", tmp_path, folders, {})
+    first = Annotate(positives="good", negatives="bad", keep=0.8)
+    steps = [first, first.model_copy(update={"keep": 0.5})]
+    chain = Chain(steps, Meter(pool), context)
+    kept = list(chain)
+    assert all("fine" in d.text for d in kept)
+    one, two = chain.records()
+    assert (one.documents, one.kept, two.kept) == (len(pool), two.documents, len(kept))
+    assert two.flops < one.flops
+
+
 def test_notes_tell_how_far_the_mean_length_moved(carry_out):
     rng = random.Random(3)
     stream = wrap([text_of(rng, *((40, "poor"), (160, "fine"))[i % 2]) for i in range(200)])
@@ -190,6 +209,7 @@ def model(folder, **config):
     given = {"architectures": ["BertForSequenceClassification"], "max_position_embeddings": 512}
     (folder / "config.json").write_text(json.dumps(given | config))
     (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text("{}")
     return folder
 
 
@@ -223,6 +243,9 @@ def test_a_model_that_cannot_serve_is_refused_before_anything_is_done(tmp_path):
     model(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "no weights in safetensors (found pytorch_model.bin)" in refused()
+    model(folder)
+    (folder / "tokenizer.json").unlink()
+    assert "no tokenizer there" in refused()
 
 
 def test_a_model_is_told_by_its_content_and_not_by_where_it_lies(tmp_path):
