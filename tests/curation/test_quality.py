@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from made import wrap
 from pydantic import ValidationError
@@ -21,6 +23,7 @@ from anneal.errors import SourceError
 from anneal.sources.documents import DOCUMENTS_FILE, Document, write_documents
 from anneal.sources.values import HuggingFaceReader, JsonlReader, TreeReader
 from anneal.store import Store
+from anneal.sweep.statements import _leaks
 
 
 def text_of(rng: random.Random, count: int, stem: str, *, share: float = 1.0) -> str:
@@ -99,7 +102,7 @@ def test_ranking_within_what_no_document_has_is_refused(carry_out, truth):
 
 
 def test_another_share_of_the_same_annotator_scores_nothing_and_costs_the_same(
-    carry_out, truth, monkeypatch
+    carry_out, truth, monkeypatch, tmp_path
 ):
     good, pool = truth
     first, paid = carry_out(Annotate(positives="good", keep=0.3), pool, upstream={"good": good})
@@ -111,7 +114,8 @@ def test_another_share_of_the_same_annotator_scores_nothing_and_costs_the_same(
     again, same = carry_out(Annotate(positives="good", keep=0.3), pool, upstream={"good": good})
     assert again == first
     assert same.flops == paid.flops
-    assert same.seconds > 0
+    (segment,) = tmp_path.glob("store/cache/scores/*/*.npy")
+    assert same.seconds >= np.load(segment, allow_pickle=False)["seconds"].sum() > 0
     more, wider = carry_out(Annotate(positives="good", keep=0.5), pool, upstream={"good": good})
     assert {d.id for d in first} < {d.id for d in more}
     assert (wider.flops, wider.flops_fixed) == (paid.flops, paid.flops_fixed)
@@ -163,6 +167,13 @@ def test_positives_like_a_target_are_told(carry_out, truth):
     assert "share 50.0% of their 13-grams with target `aim`" in told
     assert "likeness to the target" in told
     assert "`a`" not in told
+
+
+def test_the_report_passes_the_warning_on():
+    told = SimpleNamespace(manifests={
+        "plain": SimpleNamespace(notes={}), "web": SimpleNamespace(notes={NOTE: "much like `aim`"}),
+    })  # fmt: skip
+    assert list(_leaks(told)) == ["`web` was filtered by an annotator: much like `aim`"]
 
 
 def test_readers_of_one_file_or_dataset_are_kin(tmp_path):
