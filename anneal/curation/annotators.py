@@ -73,12 +73,14 @@ class Learned:
     Args:
         annotator: ready to score.
         auc: on the fifth of the examples that was held out.
+        other: scores of those of them that are not good.
         flops: of learning.
         spent: seconds of learning; those of rows that were known count as unseen.
     """
 
     annotator: Annotator
     auc: Auc
+    other: Floats
     flops: float
     spent: Spent
 

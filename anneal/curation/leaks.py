@@ -4,8 +4,9 @@ A filter's ROC-AUC says how well it tells its positives from the pool, and filte
 made better models on benchmarks that looked like the positives (Arctic-SnowCoder, arXiv 2409.02326,
 section 4.3). So "quality" is alignment with what is measured, and where positives and target are
 of one origin, neither the ROC-AUC nor the gain says anything about other targets. No document of
-the target need be in the source for that, so decontamination does not see it. Two signs are looked
-for: positives that come from the same files as a target, and 13-grams that they share.
+the target need be in the source for that, so decontamination does not see it. Three signs are
+looked for: positives that come from the same files as a target, 13-grams that they share, and an
+annotator that tells the target's documents from the pool as well as it does its own positives.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anneal.curation.ranking import Auc
 from anneal.curation.shingles import shingles
 from anneal.sources.documents import read_documents
 from anneal.sources.files import input_files
@@ -29,6 +31,10 @@ NGRAM = 13
 SMALL = 0.01
 """Share of the positives' n-grams in a target that is worth a warning; unrelated text has none,
 and licence headers alone stay below."""
+
+
+LIKE = 0.9
+"""Least ROC-AUC of a target's documents that is worth a warning."""
 
 
 def same_input(one: Reader, other: Reader, *, base: Path) -> bool:
@@ -66,23 +72,37 @@ def shared_ngrams(texts: Iterable[str], targets: Mapping[str, Path]) -> dict[str
     return found
 
 
-def warning(positives: str, kin: Sequence[str], shared: Mapping[str, float]) -> str:
-    """What a reader of the ROC-AUC must know; empty where nothing was found.
+def signs(kin: Sequence[str], shared: Mapping[str, float]) -> list[str]:
+    """What speaks for a leak in the positives themselves.
 
     Args:
-        positives: the source that is good.
         kin: targets that read the same files.
         shared: of `shared_ngrams`.
     """
-    signs = [f"come from the same files as target `{name}`" for name in kin]
-    signs += [
+    return [f"come from the same files as target `{name}`" for name in kin] + [
         f"share {part:.1%} of their {NGRAM}-grams with target `{name}`"
         for name, part in shared.items()
         if part > SMALL
     ]
-    if not signs:
-        return ""
+
+
+def as_high(positives: Auc, targets: Mapping[str, Auc]) -> list[str]:
+    """Targets that are told from the same other documents as well as the positives are.
+
+    Args:
+        positives: of the positives that were held out.
+        targets: of documents of each target.
+    """
+    return [
+        f"score no higher than target `{name}` (ROC-AUC {positives.value:.3f} and {auc.value:.3f})"
+        for name, auc in targets.items()
+        if auc.value >= LIKE and auc.low >= positives.low
+    ]
+
+
+def warning(positives: str, found: Sequence[str]) -> str:
+    """What a reader of the ROC-AUC must know, given some signs."""
     return (
-        f"positives `{positives}` {' and '.join(signs)}: its ROC-AUC and what it keeps measure"
+        f"positives `{positives}` {' and '.join(found)}: its ROC-AUC and what it keeps measure"
         " likeness to the target, not quality in general"
     )

@@ -46,9 +46,11 @@ def learn_linear(good: list[str], other: list[str], step: Annotate) -> Learned:
         )
         model.fit(matrix[~held], labels[~held])
         scores = model.decision_function(matrix[held])
+    rest = scores[labels[held] == 0]
     return Learned(
         annotator=Linear(model.coef_[0], float(model.intercept_[0]), step),
-        auc=roc_auc(scores[labels[held] == 1], scores[labels[held] == 0]),
+        auc=roc_auc(scores[labels[held] == 1], rest),
+        other=rest,
         flops=4.0 * PASSES * int(matrix[~held].nnz),
         spent=spent,
     )

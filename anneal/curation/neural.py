@@ -192,8 +192,9 @@ def learn_encoder(
         known=Rows(folder, vectors.shape[1]),
     )
     scores = _means(sigmoid(_dot(vectors, annotator.weights) + annotator.bias), owners, len(texts))
-    auc = roc_auc(scores[held & (labels == 1)], scores[held & (labels == 0)])
-    return Learned(annotator=annotator, auc=auc, flops=flops, spent=spent)
+    rest = scores[held & (labels == 0)]
+    auc = roc_auc(scores[held & (labels == 1)], rest)
+    return Learned(annotator=annotator, auc=auc, other=rest, flops=flops, spent=spent)
 
 
 def _example_vectors(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from anneal.curation import leaks
 from anneal.curation.annotators import Annotator, Learned, Spent, text_key
 from anneal.curation.chain import Context, Tally
 from anneal.curation.models import model_fingerprint
-from anneal.curation.ranking import best, best_within
+from anneal.curation.ranking import Auc, Floats, Mask, best, best_within, roc_auc
 from anneal.curation.scores import Rows, digests
 from anneal.curation.steps import Annotate
 from anneal.errors import SourceError
@@ -42,6 +42,9 @@ LEAST = 20
 
 WINDOW = 256
 """Candidates that are looked up, scored and remembered together."""
+
+OF_TARGET = 100
+"""Documents of a target that are scored for the report."""
 
 TOLD = 8
 """Languages or groups that the notes tell of: the largest."""
@@ -72,8 +75,15 @@ def annotate(
             f"annotator: within {step.within}, but no document has a {step.within}",
             hint="rank `within: all`, or let the reader say what each document is",
         )
-    annotator = _annotator(step, pool, context, tally)
-    scores = annotator.probability(ranked := _scores(annotator, pool, spool, context, tally))
+    annotator, learned, signs = _annotator(step, pool, context, tally)
+    rows = Rows(context.store.cache("scores") / annotator.key, 1)
+    try:
+        ranked = _scores(annotator, rows, pool, spool, context, tally)
+        against = ranked if learned is None else learned.other
+        targets = _of_targets(annotator, rows, against, context, tally)
+    finally:
+        rows.close()
+    scores = annotator.probability(ranked)
     sizes = np.array(pool.sizes)
     if step.keep is None:
         assert step.threshold is not None
@@ -84,13 +94,25 @@ def annotate(
         kept = best_within(ranked, sizes, getattr(pool, step.within).codes, step.keep)
     tally.dropped["low quality score"] += int((~kept).sum())
     tally.notes |= _selection(step, pool, scores, kept)
+    if targets:
+        told = [f"{name} {auc.value:.3f}" for name, auc in targets.items()]
+        tally.notes["annotator_roc_auc_of_targets"] = ", ".join(told)
+    if learned is not None:
+        signs += leaks.as_high(learned.auc, targets)
+    if signs:
+        tally.notes[leaks.NOTE] = leaks.warning(str(step.positives), signs)
     for document, keep in zip(read_documents(spool), kept, strict=True):
         if keep:
             yield document
 
 
-def _annotator(step: Annotate, pool: _Pool, context: Context, tally: Tally) -> Annotator:
-    """The annotator that `step` describes, learnt where it has to be; tells and charges that."""
+def _annotator(
+    step: Annotate, pool: _Pool, context: Context, tally: Tally
+) -> tuple[Annotator, Learned | None, list[str]]:
+    """The annotator that `step` describes, how it was learnt, and signs of a leak in its examples.
+
+    Learning is told and charged in `tally`; one that was trained elsewhere has none.
+    """
     model = model_fingerprint(step, base=context.base, store=context.store) if step.model else ""
     tally.notes["annotator"] = WORDS[step.annotator]
     if step.model:
@@ -98,7 +120,7 @@ def _annotator(step: Annotate, pool: _Pool, context: Context, tally: Tally) -> A
     if step.annotator == "hf":
         from anneal.curation.neural import classifier
 
-        return classifier(step, base=context.base, model=model)
+        return classifier(step, base=context.base, model=model), None, []
     good, other = _examples(step, pool, context)
     learned = _learn(step, good, other, context, model)
     tally.seconds_fixed = learned.spent.seconds
@@ -115,10 +137,7 @@ def _annotator(step: Annotate, pool: _Pool, context: Context, tally: Tally) -> A
     if step.negatives:
         tally.notes["negatives"] = step.negatives
     kin = context.kin.get(step.positives, ())
-    shared = leaks.shared_ngrams(good, context.targets)
-    if warned := leaks.warning(step.positives, kin, shared):
-        tally.notes[leaks.NOTE] = warned
-    return learned.annotator
+    return learned.annotator, learned, leaks.signs(kin, leaks.shared_ngrams(good, context.targets))
 
 
 def _examples(step: Annotate, pool: _Pool, context: Context) -> tuple[list[str], list[str]]:
@@ -158,49 +177,77 @@ def _learn(
 
 
 def _scores(
-    annotator: Annotator, pool: _Pool, spool: Path, context: Context, tally: Tally
-) -> npt.NDArray[np.float64]:
-    """Score of every candidate, (documents,); those that are known are looked up."""
-    rows = Rows(context.store.cache("scores") / annotator.key, 1)
+    annotator: Annotator, rows: Rows, pool: _Pool, spool: Path, context: Context, tally: Tally
+) -> Floats:
+    """Score of every candidate, (documents,), charged whether it was known or not."""
     scores, total, done = np.empty(len(pool.sizes)), sum(pool.sizes), 0
-    candidates, spent = read_documents(spool), Spent()
-    try:
-        for start in range(0, len(scores), WINDOW):
-            window = list(islice(candidates, WINDOW))
-            keys = digests([document.text.encode() for document in window])
-            place = rows.find(keys)
-            new, old = np.flatnonzero(place < 0), np.flatnonzero(place >= 0)
-            here = scores[start : start + len(window)]
-            here[old] = rows.known["value"][place[old], 0]
-            tally.flops += float(rows.known["flops"][place[old]].sum())
-            tally.seconds_unseen += float(rows.known["seconds"][place[old]].sum())
-            if len(new):
-                before = spent.seconds
-                with spent.timing(device=annotator.on_device):
-                    here[new], flops = annotator.score([window[i].text for i in new])
-                if not np.isfinite(here[new]).all():
-                    first = window[new[np.flatnonzero(~np.isfinite(here[new]))[0]]]
-                    raise SourceError(
-                        f"annotator: the score of document `{first.id}` ({first.origin}) is not a"
-                        " number",
-                        hint="its weights are damaged or overflow: save the model afresh",
-                    )
-                seconds = (spent.seconds - before) * flops / flops.sum()
-                rows.add(keys[new], here[new, None], flops, seconds)
-                tally.flops += float(flops.sum())
-            done += sum(pool.sizes[start : start + len(window)])
-            context.report(done, total)
-    finally:
-        rows.close()
-    tally.seconds_unseen += spent.unseen
+    candidates = read_documents(spool)
+    for start in range(0, len(scores), WINDOW):
+        window = list(islice(candidates, WINDOW))
+        stop = start + len(window)
+        scores[start:stop], flops, spent = _window(annotator, rows, window)
+        tally.flops += flops
+        tally.seconds_unseen += spent.unseen
+        done += sum(pool.sizes[start:stop])
+        context.report(done, total)
     return scores
+
+
+def _of_targets(
+    annotator: Annotator, rows: Rows, other: Floats, context: Context, tally: Tally
+) -> dict[str, Auc]:
+    """By target, how well its documents are told from `other` ones: how far quality is likeness.
+
+    Evidence for the report, on a few documents: no part of what the source costs, so the seconds
+    that the meter sees of it are taken back.
+    """
+    found = {}
+    for name, folder in sorted(context.targets.items()):
+        sample = _Sample(OF_TARGET, "target")
+        for document in read_documents(folder):
+            sample.see(document)
+        some = [Document(name, text, "", f"target `{name}`") for text in sample.texts]
+        scores, _, spent = _window(annotator, rows, some)
+        tally.seconds_unseen += spent.unseen - spent.seconds
+        found[name] = roc_auc(scores, other)
+    return found
+
+
+def _window(
+    annotator: Annotator, rows: Rows, window: Sequence[Document]
+) -> tuple[Floats, float, Spent]:
+    """(Scores of some documents, FLOPs, seconds) as if none were known; those that are, are not
+    scored again.
+
+    Raises:
+        SourceError: when a score is not a number.
+    """
+    keys = digests([document.text.encode() for document in window])
+    place = rows.find(keys)
+    new, old = np.flatnonzero(place < 0), np.flatnonzero(place >= 0)
+    scores, spent = np.empty(len(window)), Spent()
+    scores[old] = rows.known["value"][place[old], 0]
+    total = float(rows.known["flops"][place[old]].sum())
+    if len(new):
+        with spent.timing(device=annotator.on_device):
+            scores[new], flops = annotator.score([window[i].text for i in new])
+        if not np.isfinite(scores[new]).all():
+            first = window[int(np.flatnonzero(~np.isfinite(scores))[0])]
+            raise SourceError(
+                f"annotator: the score of document `{first.id}` ({first.origin}) is not a number",
+                hint="its weights are damaged or overflow: save the model afresh",
+            )
+        rows.add(keys[new], scores[new, None], flops, spent.seconds * flops / flops.sum())
+        total += float(flops.sum())
+    spent.add_known(rows.known["seconds"][place[old]])
+    return scores, total, spent
 
 
 def _selection(
     step: Annotate,
     pool: _Pool,
-    scores: npt.NDArray[np.float64],
-    kept: npt.NDArray[np.bool_],
+    scores: Floats,
+    kept: Mask,
 ) -> dict[str, str | int | float]:
     """What was kept, of what: byte shares, scores, and how long a document is before and after.
 

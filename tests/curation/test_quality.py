@@ -169,6 +169,25 @@ def test_positives_like_a_target_are_told(carry_out, truth):
     assert "`a`" not in told
 
 
+def test_a_target_that_scores_as_high_as_the_positives_is_told(carry_out, truth):
+    """No file and no n-gram in common, and yet the annotator's quality is likeness to the aim."""
+    good, pool = truth
+    rng = random.Random(5)
+    alike = wrap([text_of(rng, 60, "fine") for _ in range(30)])
+    unlike = wrap([text_of(rng, 60, "poor") for _ in range(30)])
+    bad = [d for d in pool if "poor" in d.text]
+    step = Annotate(positives="good", negatives="bad", keep=0.5)
+    _, record = carry_out(
+        step, pool, upstream={"good": good, "bad": bad}, targets={"aim": alike, "guard": unlike}
+    )
+    assert record.notes[NOTE].startswith(
+        "positives `good` score no higher than target `aim` (ROC-AUC 1.000 and 1.000): "
+    )
+    assert record.notes["annotator_roc_auc_of_targets"].startswith("aim 1.000, guard ")
+    plain = carry_out(step, pool, upstream={"good": good, "bad": bad})[1]
+    assert (record.flops, record.flops_fixed) == (plain.flops, plain.flops_fixed)
+
+
 def test_the_report_passes_the_warning_on():
     told = SimpleNamespace(manifests={
         "plain": SimpleNamespace(notes={}), "web": SimpleNamespace(notes={NOTE: "much like `aim`"}),
