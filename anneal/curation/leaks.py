@@ -87,16 +87,18 @@ def signs(kin: Sequence[str], shared: Mapping[str, float]) -> list[str]:
 
 
 def as_high(positives: Auc, targets: Mapping[str, Auc]) -> list[str]:
-    """Targets that are told from the same other documents as well as the positives are.
+    """Signs that a target is told from the same other documents as well as the positives are:
+    its ROC-AUC is within or above their interval.
 
     Args:
         positives: of the positives that were held out.
         targets: of documents of each target.
     """
     return [
-        f"score no higher than target `{name}` (ROC-AUC {positives.value:.3f} and {auc.value:.3f})"
+        f"are told from other documents hardly better than target `{name}` is"
+        f" (ROC-AUC {positives.value:.3f} and {auc.value:.3f})"
         for name, auc in targets.items()
-        if auc.value >= LIKE and auc.low >= positives.low
+        if auc.value >= max(LIKE, positives.low)
     ]
 
 

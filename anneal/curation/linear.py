@@ -29,10 +29,10 @@ PASSES = 20
 
 def learn_linear(good: list[str], other: list[str], step: Annotate) -> Learned:
     """Learns to tell `good` texts from `other` ones by their words."""
-    from sklearn.linear_model import SGDClassifier
-
     spent = Spent()
     with spent.timing(device=False):
+        from sklearn.linear_model import SGDClassifier
+
         labels, held = halves(good, other)
         matrix: Any = features(good + other, step)
         model = SGDClassifier(

@@ -163,15 +163,15 @@ def learn_encoder(
     Raises:
         SourceError: when the encoder cannot be loaded.
     """
-    from sklearn.linear_model import LogisticRegression
-
     spent = Spent()
-    encoder = load(
-        check_model(step, base=base), section_tokens=step.section_tokens, classifier=False
-    )
+    with spent.timing(device=False):
+        from sklearn.linear_model import LogisticRegression
+
+        folder = check_model(step, base=base)
+        encoder = load(folder, section_tokens=step.section_tokens, classifier=False)
     texts = good + other
-    folder = cache / address(["vectors", VERSION, model, encoder.precision])
-    vectors, owners, flops = _example_vectors(encoder, texts, folder, spent)
+    known = cache / address(["vectors", VERSION, model, encoder.precision])
+    vectors, owners, flops = _example_vectors(encoder, texts, known, spent)
     with spent.timing(device=False):
         labels, held = halves(good, other)
         used = ~held[owners]
@@ -189,7 +189,7 @@ def learn_encoder(
         model=model,
         weights=head.coef_[0] * scale,
         bias=float(head.intercept_[0]),
-        known=Rows(folder, vectors.shape[1]),
+        known=Rows(known, vectors.shape[1]),
     )
     scores = _means(sigmoid(_dot(vectors, annotator.weights) + annotator.bias), owners, len(texts))
     rest = scores[held & (labels == 0)]

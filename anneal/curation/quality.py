@@ -120,7 +120,11 @@ def _annotator(
     if step.annotator == "hf":
         from anneal.curation.neural import classifier
 
-        return classifier(step, base=context.base, model=model), None, []
+        loading = Spent()
+        with loading.timing(device=False):
+            found = classifier(step, base=context.base, model=model)
+        tally.seconds_fixed = loading.seconds
+        return found, None, []
     good, other = _examples(step, pool, context)
     learned = _learn(step, good, other, context, model)
     tally.seconds_fixed = learned.spent.seconds

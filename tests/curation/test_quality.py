@@ -181,7 +181,8 @@ def test_a_target_that_scores_as_high_as_the_positives_is_told(carry_out, truth)
         step, pool, upstream={"good": good, "bad": bad}, targets={"aim": alike, "guard": unlike}
     )
     assert record.notes[NOTE].startswith(
-        "positives `good` score no higher than target `aim` (ROC-AUC 1.000 and 1.000): "
+        "positives `good` are told from other documents hardly better than target `aim` is"
+        " (ROC-AUC 1.000 and 1.000): "
     )
     assert record.notes["annotator_roc_auc_of_targets"].startswith("aim 1.000, guard ")
     plain = carry_out(step, pool, upstream={"good": good, "bad": bad})[1]

@@ -218,7 +218,7 @@ def test_killed_while_scoring_nothing_is_scored_twice_and_scores_are_the_same(
     judge, tmp_path, kind
 ):
     good = [d for d in labelled(8, 200) if "fine" in d.text]
-    for name, stream in (("pool", labelled(7, 1500)), ("good", good)):
+    for name, stream in (("pool", labelled(7, 1000)), ("good", good)):
         (tmp_path / name).mkdir()
         write_documents(tmp_path / name / DOCUMENTS_FILE, stream)
     given = {"positives": "good", "examples": 100} if kind == "encoder" else {"label": "good"}
