@@ -26,6 +26,7 @@ from anneal.curation.models import check_model, label_names
 from anneal.curation.ranking import roc_auc
 from anneal.curation.scores import Rows, digests
 from anneal.curation.steps import Annotate
+from anneal.errors import SourceError
 from anneal.values import address
 
 WINDOW = 256
@@ -161,7 +162,7 @@ def learn_encoder(
         cache: where vectors are kept from one time to the next.
 
     Raises:
-        SourceError: when the encoder cannot be loaded.
+        SourceError: when the encoder cannot be loaded, or a vector is not a number.
     """
     spent = Spent()
     with spent.timing(device=False):
@@ -219,6 +220,12 @@ def _example_vectors(
                 before = spent.seconds
                 with spent.timing(device=device):
                     vectors[new] = encoder.vectors([sections[i] for i in new])
+                if not np.isfinite(vectors[new]).all():
+                    raise SourceError(
+                        f"annotator model {encoder.model.name_or_path}: the vector of an example is"
+                        " not a number",
+                        hint="its weights are damaged or overflow: save the model afresh",
+                    )
                 shares = cost[new] / cost[new].sum()
                 rows.add(keys[new], vectors[new], cost[new], (spent.seconds - before) * shares)
             spent.add_known(rows.known["seconds"][place[old]])

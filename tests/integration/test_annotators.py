@@ -293,6 +293,12 @@ def test_models_that_are_broken_are_one_clear_error(judge, carry_out, tmp_path):
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     told = refused(broken)
     assert "the score of document `0` (row 0) is not a number" in told
+    weights["bert.embeddings.LayerNorm.weight"][:] = np.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    encoder = Annotate(annotator="encoder", model=str(broken), positives="good", keep=0.5)
+    encoder = encoder.model_copy(update={"section_tokens": SECTION})
+    with pytest.raises(SourceError, match="the vector of an example is not a number"):
+        carry_out(encoder, labelled(0, 30), upstream={"good": labelled(1, 30)})
 
     speechless = changed(judge, tmp_path / "speechless")
     (speechless / "tokenizer.json").unlink()
