@@ -37,6 +37,7 @@ class Context:
         base: folder that relative paths start from (of the sweep file).
         upstream: folders of prepared documents, by name of source.
         targets: folders of prepared documents of every target and guard, by name.
+        kin: by source, the targets that read files in common with it.
         report: told of progress, in bytes of text.
     """
 
@@ -45,6 +46,7 @@ class Context:
     base: Path
     upstream: Mapping[str, Path]
     targets: Mapping[str, Path]
+    kin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     report: Report = lambda done, total: None
 
 
@@ -55,6 +57,8 @@ class Tally:
     Args:
         dropped: documents, by reason.
         seconds: where the meter cannot see them: processor or device seconds of the step.
+        seconds_unseen: added to what the meter sees: of a device, or of an earlier process whose
+            work was found in a cache; of fixed work too.
         flops, usd: of all documents that went in.
         seconds_fixed, flops_fixed, usd_fixed: paid once.
         notes: for the report.
@@ -63,6 +67,7 @@ class Tally:
 
     dropped: Counter[str] = field(default_factory=Counter)
     seconds: float | None = None
+    seconds_unseen: float = 0.0
     flops: float = 0.0
     usd: float = 0.0
     seconds_fixed: float = 0.0
@@ -144,7 +149,7 @@ class Chain:
         found = []
         for number, (step, tally) in enumerate(zip(self.steps, self.tallies, strict=True)):
             before, after = self.meters[number], self.meters[number + 1]
-            seen = max(0.0, after.seconds - before.seconds - tally.seconds_fixed)
+            seen = after.seconds - before.seconds + tally.seconds_unseen - tally.seconds_fixed
             found.append(
                 StepRecord(
                     step=step.kind,
@@ -153,7 +158,7 @@ class Chain:
                     bytes=before.bytes,
                     kept_bytes=after.bytes,
                     dropped=dict(tally.dropped),
-                    seconds=seen if tally.seconds is None else tally.seconds,
+                    seconds=max(0.0, seen) if tally.seconds is None else tally.seconds,
                     flops=tally.flops,
                     usd=tally.usd,
                     seconds_fixed=tally.seconds_fixed,

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anneal.curation.benchmarks import benchmarks_address
+from anneal.curation.leaks import same_input
 from anneal.curation.licences import refuse_forbidden
+from anneal.curation.models import annotator_models
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step, Synthesize
 from anneal.curation.synthesis import planned
 from anneal.curation.values import (
@@ -48,6 +50,8 @@ from anneal.sources.values import (
 )
 from anneal.store import Store, read_value
 from anneal.values import address
+
+T = TypeVar("T")
 
 RECIPE = 2
 """Raised when the code of a step changes what it makes of the same input."""
@@ -168,6 +172,7 @@ class _Planner:
         self.store = store
         self.base = base
         self.forbidden = forbidden
+        self.readers = tuple(targets)
         self.steps: dict[tuple[str, str], PrepareStep] = {}
         self.targets: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
@@ -201,7 +206,11 @@ class _Planner:
             needed = [source.read.source] if isinstance(source.read, PreparedReader) else []
             needed += [other for step in source.all_steps for other in named_sources(step)]
             upstream = {n: self.source(n, (*waiting, name)).id for n in needed}
-            compared = any(isinstance(step, Decontaminate) for step in source.all_steps)
+            # an annotator's positives are compared too: likeness to a target is no quality
+            compared = any(
+                isinstance(step, Decontaminate) or (isinstance(step, Annotate) and step.positives)
+                for step in source.all_steps
+            )
             against = self.targets if compared else {}
             self._documents(source, source.all_steps, upstream, against)
         return self.steps[_key(source)]
@@ -245,7 +254,10 @@ class _Planner:
             texts = address([read.kind, getattr(read, "text", ""), printed])
         self.read[_key(item)] = (texts, item.split)
         benchmarks = self._benchmarks(item.name, steps)
-        recipe = [_recipe(step, upstream) for step in steps]
+        models = self._named(
+            item, lambda: annotator_models(steps, base=self.base, store=self.store)
+        )
+        recipe = _recipe(steps, upstream, models)
         split = item.split.model_dump() if item.split else None
         # nothing is trained on targets, nor on sources that others are only compared with
         licences = self.forbidden.get(item.name, ()) if isinstance(item, CuratedSource) else ()
@@ -269,6 +281,12 @@ class _Planner:
                 fingerprint=printed,
                 benchmarks=benchmarks,
                 forbidden_licences=licences,
+                models=tuple(models),
+                kin={
+                    step.positives: self._kin(step.positives)
+                    for step in steps
+                    if isinstance(step, Annotate) and step.positives
+                },
             ),
         )
         self.steps[_key(item)] = step
@@ -288,13 +306,32 @@ class _Planner:
     def _fingerprint(self, item: CuratedSource | CuratedTarget) -> str:
         key = address(item.read)
         if key not in self.fingerprints:
-            try:
-                self.fingerprints[key] = fingerprint(item.read, base=self.base, store=self.store)
-            except SourceError as error:
-                raise SourceError(
-                    f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
-                ) from error
+            self.fingerprints[key] = self._named(
+                item, lambda: fingerprint(item.read, base=self.base, store=self.store)
+            )
         return self.fingerprints[key]
+
+    def _named(self, item: CuratedSource | CuratedTarget, work: Callable[[], T]) -> T:
+        """What `work` gives; its error says whose it is."""
+        try:
+            return work()
+        except SourceError as error:
+            raise SourceError(
+                f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
+            ) from error
+
+    def _kin(self, name: str) -> tuple[str, ...]:
+        """Targets that read files in common with a source, or with what it is made from."""
+        read = self.known[name].read
+        while isinstance(read, PreparedReader):
+            read = self.known[read.source].read
+        return tuple(
+            sorted(
+                target.name
+                for target in self.readers
+                if same_input(read, target.read, base=self.base)
+            )
+        )
 
 
 def named_sources(step: Step) -> tuple[str, ...]:
@@ -304,19 +341,25 @@ def named_sources(step: Step) -> tuple[str, ...]:
     return step.after if isinstance(step, Deduplicate) else ()
 
 
-def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
-    """A step as it is hashed: the content of what it names stands for the names."""
-    fields = step.model_dump()
-    if isinstance(step, Annotate):
-        for key in ("positives", "negatives"):
-            fields[key] = fields[key] and upstream[fields[key]]
-    if isinstance(step, Decontaminate):
-        del fields["benchmarks"]  # paths: what the files hold is hashed beside the steps
-    if isinstance(step, Deduplicate):
-        fields["after"] = [upstream[name] for name in step.after]
-    if isinstance(step, Synthesize):
-        return {"kind": step.kind}  # template and teacher are hashed beside the steps, by content
-    return fields
+def _recipe(
+    steps: Sequence[Step], upstream: dict[str, str], models: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Steps as they are hashed: the content of what they name stands for the names."""
+    recipe, of_models = [], iter(models)
+    for step in steps:
+        fields = step.model_dump()
+        if isinstance(step, Annotate):
+            for key in ("positives", "negatives"):
+                fields[key] = fields[key] and upstream[fields[key]]
+            fields["model"] = step.model and next(of_models)
+        if isinstance(step, Decontaminate):
+            del fields["benchmarks"]  # paths: what the files hold is hashed beside the steps
+        if isinstance(step, Deduplicate):
+            fields["after"] = [upstream[name] for name in step.after]
+        if isinstance(step, Synthesize):
+            fields = {"kind": step.kind}  # template and teacher are hashed beside, by content
+        recipe.append(fields)
+    return recipe
 
 
 def _tokenizer_step(

@@ -130,6 +130,12 @@ class Annotate(Value):
             raise ValueError("annotate: name the source that is good with `positives`")
         if (self.annotator == "linear") == bool(self.model):
             raise ValueError("annotate: `model` is for `encoder` and `hf`, which need one")
+        if self.label and self.annotator != "hf":
+            raise ValueError("annotate: `label` is for `hf`")
+        if self.threshold is not None and self.within != "all":
+            raise ValueError("annotate: `within` is for `keep`; a threshold is the same everywhere")
+        if self.threshold is not None and self.annotator != "hf" and not 0 < self.threshold < 1:
+            raise ValueError("annotate: `threshold` is a probability, between 0 and 1")
         return self
 
 

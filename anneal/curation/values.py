@@ -158,6 +158,10 @@ class DocumentsWork(Value):
     """Of the benchmark files of each step that names some: other content is refused as well."""
     forbidden_licences: tuple[str, ...] = ()
     """Documents under these are dropped, by the licence that they state themselves."""
+    models: tuple[str, ...] = ()
+    """Fingerprints of the annotators' models, one for each step that has one."""
+    kin: dict[Name, tuple[Name, ...]] = {}
+    """By source that annotators learn from, the targets that read files in common with it."""
 
 
 class TokenizerWork(Value):

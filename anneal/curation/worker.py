@@ -14,6 +14,8 @@ from pathlib import Path
 from anneal.curation.benchmarks import benchmarks_address
 from anneal.curation.chain import Chain, Context, Meter, Report
 from anneal.curation.dropped import DROPPED_FILE, DroppedFile
+from anneal.curation.leaks import NOTE
+from anneal.curation.models import annotator_models
 from anneal.curation.steps import Decontaminate
 from anneal.curation.values import (
     CurationRecord,
@@ -88,6 +90,11 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
         raise SourceError(
             "the input changed while the sweep was running", hint="run the sweep again"
         )
+    models = annotator_models(work.steps, base=base, store=store)
+    if tuple(models) != work.models:
+        raise SourceError(
+            "an annotator's model changed while the sweep was running", hint="run the sweep again"
+        )
     left_out: Counter[str] = Counter()
     with (
         writing(store.documents(step.id)) as folder,
@@ -97,7 +104,7 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
         allowed = permitted(keep_side(offered, work.split), work.forbidden_licences, left_out)
         read = Meter(allowed, report)
         targets = {name: store.documents(id) for name, id in work.against.items()}
-        context = Context(store, Path(scratch), base, prepared, targets, report)
+        context = Context(store, Path(scratch), base, prepared, targets, work.kin, report)
         census = Census()
         with DroppedFile(folder / DROPPED_FILE) as dropped:
             chain = Chain(work.steps, read, context, dropped)
@@ -115,6 +122,8 @@ def _documents(step: PrepareStep, work: DocumentsWork, store: Store, report: Rep
             record = read_value(path, CurationRecord)
             upstream = (*record.upstream, *record.steps)
         notes: dict[str, str | int | float] = {"kept_bytes_share": round(size / read.bytes, 4)}
+        if upstream and NOTE in record.notes:  # what a filter chose from is chosen too
+            notes[NOTE] = record.notes[NOTE]
         for record_of_step in chain.records():
             notes |= record_of_step.notes
         write_value(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from anneal.allocation import mixture_score
 from anneal.allocation.values import Flip
-from anneal.curation.steps import Annotate
-from anneal.curation.values import CuratedSource
+from anneal.curation.leaks import NOTE
 from anneal.laws import band, predict
 from anneal.plan.runs import CONTROL, UNIFORM
 from anneal.report.decision import CurvePoint, Interval, MixtureCheck
@@ -177,22 +176,10 @@ def _misfits(found: Analysis) -> Iterator[str]:
 
 
 def _leaks(evidence: Evidence) -> Iterator[str]:
-    """Annotators whose positives come from the same corpus as a target (METHODS 6.8)."""
-    everything: dict[str, CuratedSource] = {
-        s.name: s for s in (*evidence.ask.source, *evidence.ask.replay, *evidence.ask.helper)
-    }
-    for source in everything.values():
-        for step in source.steps:
-            if not isinstance(step, Annotate) or step.positives not in everything:
-                continue
-            positives = everything[step.positives]
-            for target in evidence.ask.target:
-                if target.read == positives.read:
-                    yield (
-                        f"`{source.name}` was filtered by likeness to `{step.positives}`, which is "
-                        f"the other side of the split of target `{target.name}`: its quality score "
-                        "is partly likeness to the target"
-                    )
+    """Annotators whose idea of quality is likeness to a target, by their own account."""
+    for name, manifest in evidence.manifests.items():
+        if NOTE in manifest.notes:
+            yield f"`{name}` was filtered by an annotator: {manifest.notes[NOTE]}"
 
 
 def _flip(flip: Flip) -> str:

@@ -140,6 +140,9 @@ def test_manifests_tell_what_is_there(prepared):
         assert max(int(s.max()) for s in shards) < 500
         assert manifest.tokenizer == info.content
     assert found["filtered"].notes["annotator_roc_auc"] > 0.9
+    # what it learns from is the other side of the target's split
+    told = found["filtered"].notes["annotator_warning"]
+    assert "come from the same files as target `heldout`" in str(told)
     assert (store.tokenizer(info.content) / "tokenizer.json").exists()
 
 
