@@ -35,9 +35,9 @@ from anneal.curation.values import (
 )
 from anneal.errors import SourceError
 from anneal.sources.files import fingerprint
-from anneal.sources.tokenizer import TokenizerInfo, tokenizer_file
+from anneal.sources.layout import FILL_MARKS, Layout, Marks, find_marks
+from anneal.sources.tokenizer import END_OF_TEXT, TokenizerInfo, tokenizer_file
 from anneal.sources.values import (
-    Cost,
     Manifest,
     PreparedReader,
     Split,
@@ -82,9 +82,10 @@ def plan_preparation(
         source.name for source in sources
     )
     learn_from = [planner.source(name, ("tokenizer",)).id for name in names]
-    maker = _tokenizer_step(tokenizer, learn_from, base)
+    layouts = [source.layout for source in sources]
+    maker, marks = _tokenizer_step(tokenizer, learn_from, layouts, base)
     items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
-    tokens = [_tokens_step(item, planner.steps[_key(item)], maker) for item in items]
+    tokens = [_tokens_step(item, planner.steps[_key(item)], maker, marks) for item in items]
     _refuse_twins(tokens)
     # documents that two sources share are prepared once
     made = {step.id: step for step in planner.steps.values()}
@@ -120,13 +121,13 @@ def manifests(
             "licence": work.licence or "unknown",
         }
         if work.role != "target":
-            cost = _added(manifest.cost, by_name[work.name].cost, 1.0)
+            cost = manifest.cost.plus(by_name[work.name].cost)
             upstream, ratio = by_name[work.name], 1.0
             while isinstance(upstream.read, PreparedReader) and upstream.read.source in by_name:
                 record = read_value(documents[upstream.name].done(store), CurationRecord)
                 ratio *= record.read_bytes / record.bytes
                 upstream = by_name[upstream.read.source]
-                cost = _added(cost, upstream.cost, ratio)
+                cost = cost.plus(upstream.cost, ratio)
             update["cost"] = cost
         found[work.name] = manifest.model_copy(update=update)
     return found
@@ -274,25 +275,40 @@ def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
 
 
 def _tokenizer_step(
-    settings: TrainedTokenizer | ExistingTokenizer, documents: Sequence[str], base: Path
-) -> PrepareStep:
+    settings: TrainedTokenizer | ExistingTokenizer,
+    documents: Sequence[str],
+    layouts: Sequence[Layout],
+    base: Path,
+) -> tuple[PrepareStep, Marks]:
+    """The step, and the tokens that its tokenizer has for what `layouts` put in."""
+    fill = any(layout.fim_rate for layout in layouts)
     if isinstance(settings, TrainedTokenizer):
         recipe: list[Any] = [settings.model_dump(exclude={"sources"}), sorted(documents)]
-        work = TokenizerWork(settings=settings, documents=tuple(sorted(documents)))
+        marks = Marks(begin=END_OF_TEXT, fill=FILL_MARKS if fill else None)
+        if marks.fill:  # not hashed where there are none: such a tokenizer stays what it was
+            recipe.append(marks.fill)
+        work = TokenizerWork(
+            settings=settings, documents=tuple(sorted(documents)), marks=marks.fill or ()
+        )
         needs = tuple(dict.fromkeys(work.documents))
     else:
         path = base / Path(settings.path).expanduser()
         path = path if path.exists() else hub_tokenizer(settings)
         digest = hashlib.sha256(tokenizer_file(path).read_bytes()).hexdigest()
+        begin = any(layout.boundary == "begin_end" for layout in layouts)
+        marks = Marks()
+        if begin or fill:
+            marks = find_marks(tokenizer_file(path), settings.fim_tokens, begin=begin, fill=fill)
         recipe = [settings.end_of_text, digest]
         work = TokenizerWork(settings=settings, path=str(path))
         needs = ()
-    return PrepareStep(
+    step = PrepareStep(
         id=address(["tokenizer", RECIPE, settings.kind, recipe]),
         label="tokenizer",
         needs=needs,
         work=work,
     )
+    return step, marks
 
 
 def hub_tokenizer(settings: ExistingTokenizer) -> Path:
@@ -318,10 +334,18 @@ def hub_tokenizer(settings: ExistingTokenizer) -> Path:
 
 
 def _tokens_step(
-    item: CuratedSource | CuratedTarget, documents: PrepareStep, tokenizer: PrepareStep
+    item: CuratedSource | CuratedTarget,
+    documents: PrepareStep,
+    tokenizer: PrepareStep,
+    marks: Marks,
 ) -> PrepareStep:
+    recipe: list[Any] = ["tokens", RECIPE, documents.id, tokenizer.id, item.max_tokens]
+    layout = item.layout if isinstance(item, CuratedSource) else Layout()
+    needed = marks.needed(layout)
+    if layout != Layout():  # the plain one is not hashed: its tokens are what they always were
+        recipe += [layout.model_dump(), needed.model_dump()]
     return PrepareStep(
-        id=address(["tokens", RECIPE, documents.id, tokenizer.id, item.max_tokens]),
+        id=address(recipe),
         label=f"tokens of {item.name}",
         needs=(documents.id, tokenizer.id),
         work=TokensWork(
@@ -331,6 +355,8 @@ def _tokens_step(
             documents=documents.id,
             tokenizer=tokenizer.id,
             max_tokens=item.max_tokens,
+            layout=layout,
+            marks=needed,
         ),
     )
 
@@ -359,13 +385,3 @@ def _apart(one: Split | None, other: Split | None) -> bool:
         and (one.fraction, one.salt) == (other.fraction, other.salt)
         and one.part != other.part
     )
-
-
-def _added(measured: Cost, declared: Cost, ratio: float) -> Cost:
-    """`measured` plus `declared`, its per-token prices times the tokens read per token kept."""
-    prices = {
-        name: getattr(measured, name)
-        + getattr(declared, name) * (ratio if name.endswith("_per_token") else 1.0)
-        for name in Cost.model_fields
-    }
-    return Cost(**prices)
