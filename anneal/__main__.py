@@ -52,6 +52,9 @@ FILE of costs (money is US dollars; `sources` and `budget` are needed):
       licence: research             # a licence group
   exclude_licences: [research]      # buy nothing of these
   current: {math: 0.3, web: 0.7}    # today's mix, to compare with
+  prior: {math: 0.3, web: 0.7}      # a mix to stay near, of every source that may be bought,
+  prior_limit: 0.2                  # within so many nats of KL(shares || prior)
+  least_tokens: 1e9                 # source tokens that must be bought at least
   guards: {prose: 0.02}             # how much worse than the base a guard may get
   confidence: 0.9                   # with which guards are kept
   noise: 0.004                      # SD of a score between seeds, if known from elsewhere

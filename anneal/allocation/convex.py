@@ -102,7 +102,8 @@ def _approximate(
     for _ in range(PROPOSALS):
         tokens = descend(pattern, start)
         banned.append(pattern)
-        for point in [start] if tokens is None else [start, tokens]:
+        # a solver's purchase of one token may be none at all: no plane touches there
+        for point in [p for p in (start, tokens) if p is not None and p.sum() > 0]:
             planes.add(*view.value_and_slope(point), point)
         if tokens is not None:
             best = min(best, view.value_and_slope(tokens)[0])

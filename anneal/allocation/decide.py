@@ -9,7 +9,7 @@ import numpy as np
 
 from anneal.allocation.collide import collision
 from anneal.allocation.explain import binding, guard_intervals, interval, verdict, versus
-from anneal.allocation.flips import GOOD, flips, sensitivity
+from anneal.allocation.flips import Neighbours, flips, sensitivity
 from anneal.allocation.problem import Problem
 from anneal.allocation.purchase import allowed, divergence, fill, whole
 from anneal.allocation.search import candidates, comparisons, nearest_to_prior, optimise
@@ -62,6 +62,7 @@ def allocate(
     others = {**comparisons(problem), **_runner_up(problem, seen), **_picks(problem)}
     rows, unaffordable = versus(problem, ours, others)
     pick, spread = _alone(problem, chosen)
+    near = Neighbours(problem, chosen, good) if explained else None
     total = int(tokens.sum())
     answer = Allocation(
         rows=_rows(problem, tokens, seen.optima),
@@ -78,9 +79,7 @@ def allocate(
         versus=rows,
         unaffordable=unaffordable,
         binding=binding(problem, chosen) if explained else (),
-        sensitivity=(
-            sensitivity(problem, chosen, good[:GOOD], without=without or {}) if explained else ()
-        ),
+        sensitivity=sensitivity(near, without=without or {}) if near else (),
         law_pick=pick,
         extrapolation=total / problem.target.frame.high,
         examined=int(seen.judged.tokens.shape[0]),
@@ -92,7 +91,7 @@ def allocate(
         chance_over=float(np.mean(regret > problem.threshold)),
         cvar=float(tail_weights(regret.size, problem.level) @ np.sort(regret)),
         divergence=float(divergence(problem, chosen[None, :])[0]),
-        flips=flips(problem, chosen, good) if explained else (),
+        flips=flips(near) if near else (),
     )
     word, reason = verdict(problem, answer, spread=spread)
     return replace(answer, verdict=word, reason=reason)

@@ -18,10 +18,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from anneal.allocation.pieces import feasible
 from anneal.allocation.problem import Problem
 from anneal.allocation.purchase import allowed, fill
-from anneal.allocation.search import NEAR, THIN, candidates, optimise
+from anneal.allocation.search import FINEST, NEAR, THIN, candidates, optimise
 from anneal.allocation.values import Change, Flip
 from anneal.allocation.view import View, survey
 from anneal.laws import Law
@@ -38,57 +37,98 @@ GOOD = 12
 LEVEL = 0.9
 """Of a flip's interval."""
 
-Scaled = Callable[[float], Problem]
+SCALED: dict[str, Callable[[Problem, float], Problem]] = {
+    "budget": Problem.scaled_budget,
+    "acquisition costs": Problem.scaled_costs,
+    "epochs cap": Problem.scaled_epochs,
+}
+Found = tuple[Floats, float] | None
 
 
-def sensitivity(
-    problem: Problem,
-    tokens: Floats,
-    pool: Floats,
-    *,
-    without: Mapping[str, Law],
-) -> tuple[Change, ...]:
-    """The answers to neighbouring questions, on fewer draws.
+class Neighbours:
+    """The answers to neighbouring questions, on fewer draws, none of them searched twice.
+
+    Many need no search. A question that only takes choices away (fewer epochs, dearer sources, one
+    source not to be bought) leaves the best choice where it is, if that is still allowed. So it is
+    with the mean score; a regret is measured from the best that each draw allows, which may go.
 
     Args:
-        tokens: (m,) the answer.
-        pool: (c, m) a few good purchases beside it.
+        problem: the question itself.
+        tokens: (m,) its answer.
+        pool: (c, m) purchases, the best first; searches begin from the answer and `GOOD` of them.
+    """
+
+    def __init__(self, problem: Problem, tokens: Floats, pool: Floats) -> None:
+        self.problem, self.tokens, self.pool = problem, tokens, pool
+        self.here = again(problem, tokens, pool[:GOOD])
+        self._scaled: dict[tuple[str, float], Found] = {}
+
+    @property
+    def priced(self) -> bool:
+        """Whether acquiring any source costs something that is limited."""
+        supplies, axes = self.problem.supplies, self.problem.most
+        return any(s.fixed(a) or s.each(a) for s in supplies for a in axes)
+
+    def ask(self, question: Problem, *, narrower: bool = False) -> Found:
+        """The answer to a question; `narrower` where all it allows the problem allows too."""
+        stays = narrower and self.problem.objective == "mean"
+        if stays and self.here is not None and allowed(question, self.here[0][None, :])[0]:
+            return self.here
+        return again(question, self.tokens, self.pool[:GOOD])
+
+    def scaled(self, change: str, factor: float) -> Found:
+        """The answer where a limit or all prices are multiplied by a factor."""
+        if (change, factor) not in self._scaled:
+            dearer = change == "acquisition costs"
+            self._scaled[change, factor] = self.ask(
+                SCALED[change](self.problem, factor),
+                narrower=(factor > 1) == dearer or (dearer and not self.priced),
+            )
+        return self._scaled[change, factor]
+
+
+def sensitivity(near: Neighbours, *, without: Mapping[str, Law]) -> tuple[Change, ...]:
+    """What the answer becomes, one change at a time.
+
+    Args:
         without: laws fitted without some of the runs, by what was left out.
     """
-    questions: list[tuple[str, Problem]] = [
-        ("budget -50%", problem.scaled_budget(0.5)),
-        ("budget +50%", problem.scaled_budget(1.5)),
-        ("acquisition costs -50%", problem.scaled_costs(0.5)),
-        ("acquisition costs +50%", problem.scaled_costs(1.5)),
-        ("epochs cap -50%", problem.scaled_epochs(0.5)),
-        ("epochs cap +50%", problem.scaled_epochs(1.5)),
+    problem = near.problem
+    answers = [
+        (f"{change} {part - 1:+.0%}", near.scaled(change, part))
+        for change in SCALED
+        for part in (0.5, 1.5)
     ]
-    if len(problem.supplies) > 1:
-        questions += [(f"without {n}", problem.without(n)) for n in problem.names]
-    for left_out, law in without.items():
-        questions.append((f"without {left_out}", replace(problem, target=law)))
-    largest = int(np.argmax(tokens))
-    score = float(View.of(problem, draws=NEAR).scores(tokens[None, :]).mean())
+    barred = {f"without {n}": n for n in problem.names if len(problem.names) > 1}
+    answers += [
+        (label, near.ask(problem.without(name), narrower=True)) for label, name in barred.items()
+    ]
+    answers += [
+        (f"without {left_out}", near.ask(replace(problem, target=law)))
+        for left_out, law in without.items()
+    ]
+    largest = int(np.argmax(near.tokens))
+    score = float(View.of(problem, draws=NEAR).scores(near.tokens[None, :]).mean())
     rows: list[Change] = []
-    for label, question in questions:
-        found = again(question, tokens, pool)
+    for label, found in answers:
         if found is None:
             rows.append(Change(label, {}, score, False, possible=False))
             continue
         share = found[0] / found[0].sum()
-        names = [s.name for s in question.supplies if s.max_share > 0]
-        shares = {n: float(v) for n, v in zip(problem.names, share, strict=True) if n in names}
-        rows.append(Change(label, shares, found[1], int(np.argmax(share)) != largest))
+        shares = {
+            s.name: float(v)
+            for s, v in zip(problem.supplies, share, strict=True)
+            if s.max_share > 0 and s.name != barred.get(label)
+        }
+        rows.append(Change(label, shares, found[1], leader(share, largest) != largest))
     return tuple(rows)
 
 
-def again(problem: Problem, tokens: Floats, pool: Floats) -> tuple[Floats, float] | None:
+def again(problem: Problem, tokens: Floats, pool: Floats) -> Found:
     """The answer to a neighbouring question, from an answer (m,) and a pool (c, m).
 
     None where nothing can be bought.
     """
-    if not feasible(problem):
-        return None
     rows = np.vstack([tokens, pool])
     rows[:, [s.max_share == 0 for s in problem.supplies]] = 0.0
     near, possible = fill(problem, rows[rows.sum(axis=1) > 0], clip=not problem.shares_limited)
@@ -100,47 +140,40 @@ def again(problem: Problem, tokens: Floats, pool: Floats) -> tuple[Floats, float
     return optimise(problem, near, starts=2, full=False)
 
 
-def flips(problem: Problem, tokens: Floats, pool: Floats) -> tuple[Flip, ...]:
-    """Where the mix flips, downwards and upwards from the question as it is.
+def leader(tokens: Floats, largest: int) -> int:
+    """The source with most of a purchase (m,): `largest` unless another has really more."""
+    ahead = tokens.max() - tokens[largest] > FINEST * tokens.sum()
+    return int(np.argmax(tokens)) if ahead else largest
 
-    Args:
-        tokens: (m,) the answer.
-        pool: (c, m) purchases that draws' own optima begin from, the best first.
-    """
+
+def flips(near: Neighbours) -> tuple[Flip, ...]:
+    """Where the mix flips, downwards and upwards from the question as it is."""
+    problem, pool = near.problem, near.pool
     if len(problem.supplies) == 1:
         return ()
-    money = [axis for axis in problem.most if axis != "tokens"]
-    scaled: dict[str, Scaled] = {"budget": problem.scaled_budget}
-    if any(s.fixed(a) or s.each(a) for s in problem.supplies for a in money):
-        scaled["acquisition costs"] = problem.scaled_costs
-    if (problem.caps < problem.budget).any() if problem.axis == "tokens" else True:
-        scaled["epochs cap"] = problem.scaled_epochs
-    here, leader = _shares(problem, pool), int(np.argmax(tokens))
+    changes = ["budget"]
+    if near.priced:
+        changes.append("acquisition costs")
+    if problem.axis != "tokens" or (problem.caps < problem.budget).any():
+        changes.append("epochs cap")
+    here, largest = _shares(problem, pool), int(np.argmax(near.tokens))
     out: list[Flip] = []
-    for change, question in scaled.items():
+    for change in changes:
         for ladder in ([1 / f for f in LADDER], list(LADDER)):
             places = np.full(1, np.inf)
             if here is not None:
-                places = _by_draw(question, ladder, pool, first=leader, here=here)
-            out.append(_flip(change, question, ladder, (tokens, pool), places))
+                places = _by_draw(near, change, ladder, first=largest, here=here)
+            out.append(_flip(near, change, ladder, places))
     return tuple(out)
 
 
-def _flip(
-    change: str,
-    question: Scaled,
-    ladder: list[float],
-    known: tuple[Floats, Floats],
-    places: Floats,
-) -> Flip:
+def _flip(near: Neighbours, change: str, ladder: list[float], places: Floats) -> Flip:
     """One way from 1; `places` (draws,) are the draws' own flips as distances |log factor|."""
-    tokens, pool = known
-    largest = int(np.argmax(tokens))
-    names = question(1.0).names
+    largest = int(np.argmax(near.tokens))
 
     def leads(factor: float) -> int:
-        found = again(question(factor), tokens, pool[:GOOD])
-        return largest if found is None else int(np.argmax(found[0]))
+        found = near.scaled(change, factor)
+        return largest if found is None else leader(found[0], largest)
 
     factor, to, inner = None, largest, 1.0
     for outer in ladder:
@@ -149,11 +182,11 @@ def _flip(
             low, high = np.log(inner), np.log(outer)
             for _ in range(BISECTIONS):
                 middle = 0.5 * (low + high)
-                leader = leads(float(np.exp(middle)))
-                if leader == largest:
+                first = leads(float(np.exp(middle)))
+                if first == largest:
                     low = middle
                 else:
-                    high, to = middle, leader
+                    high, to = middle, first
             factor = float(np.exp(0.5 * (low + high)))
             break
         inner = outer
@@ -165,7 +198,7 @@ def _flip(
     return Flip(
         change=change,
         factor=factor,
-        to="" if factor is None else names[to],
+        to="" if factor is None else near.problem.names[to],
         low=low_end,
         high=high_end,
         probability=float(some.mean()),
@@ -186,7 +219,7 @@ def _shares(problem: Problem, pool: Floats) -> Floats | None:
 
 
 def _by_draw(
-    question: Scaled, ladder: list[float], pool: Floats, *, first: int, here: Floats
+    near: Neighbours, change: str, ladder: list[float], *, first: int, here: Floats
 ) -> Floats:
     """(draws,) distance |log factor| at which `first` no longer leads; infinite where it does.
 
@@ -199,7 +232,7 @@ def _by_draw(
     before, inner = lead(here), 0.0
     out = np.where(before < 0, 0.0, np.inf)
     for factor in ladder:
-        share = _shares(question(factor), pool)
+        share = _shares(SCALED[change](near.problem, factor), near.pool)
         if share is None:
             break
         after, outer = lead(share), abs(float(np.log(factor)))

@@ -94,14 +94,21 @@ class Pieces:
         return out
 
 
-def pieces(problem: Problem) -> Pieces | None:
-    """A problem's pieces, in a fitting unit; None where no purchase keeps the linear limits."""
+def pieces(problem: Problem, *, reached: float = 0.0) -> Pieces | None:
+    """A problem's pieces, in a fitting unit; None where no purchase keeps the linear limits.
+
+    Args:
+        reached: tokens of a purchase known to keep them: where it fits the unit, the programme for
+            the largest one need not be solved.
+    """
     unit = float(problem.caps.sum())
     for axis, limit in problem.most.items():
         if problem.per_trained(axis) > 0:
             unit = min(unit, limit / problem.per_trained(axis))
     while unit >= 0.5:
         parts = _laid_out(problem, unit)
+        if reached >= FITTING * unit:
+            return parts
         largest = solve(parts, -np.ones(parts.m))
         if largest is None:
             return None
@@ -200,6 +207,8 @@ def solve(
             np.concatenate([np.zeros(2 * p), [-np.inf]]),
             np.concatenate([parts.high, np.ones(p), [np.inf]]),
         ),
+        # planes leave presolve nothing to find: without it, half the time (measured, 20 sources)
+        options={"presolve": cuts is None},
     )
     if found.x is None:
         return None

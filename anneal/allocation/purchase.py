@@ -41,20 +41,41 @@ def fill(
         most = np.where(unit > 0, reach, 0.0).max(axis=1)
     else:
         most = np.where(unit > 0, reach, np.inf).min(axis=1)
-    full = np.minimum(caps, most[:, None] * unit)
-    fits = affordable(problem, full)
-    # the amount lies between 1 token and everything; bisection in the logarithm, then it is exact
-    low, high = np.zeros_like(most), np.log(np.maximum(most, 1.0))
-    for _ in range(0 if fits.all() else 64):
-        middle = 0.5 * (low + high)
-        within = affordable(problem, np.minimum(caps, np.exp(middle)[:, None] * unit))
-        low, high = np.where(within, middle, low), np.where(within, high, middle)
-    tokens = np.where(fits[:, None], full, np.minimum(caps, np.exp(low)[:, None] * unit))
+    tokens = np.minimum(caps, _furthest(problem, unit, most)[:, None] * unit)
     fewest = max(1.0, problem.least_tokens)
     possible = affordable(problem, tokens, slack=1e-12) & (
         tokens.sum(axis=1) >= fewest * (1 - CLOSE)
     )
     return tokens, possible
+
+
+def _furthest(problem: Problem, unit: Floats, most: Floats) -> Floats:
+    """(c,) largest amounts, from 1 token to `most` (c,), along shares (c, m) within the spending.
+
+    Spending is piecewise linear in the amount and concave: tokens that repeat or are capped cost
+    less. So Newton's steps from below never overshoot a limit, and end on it once every bend on the
+    way is passed.
+    """
+    caps, pools = problem.caps, problem.available
+    out = most
+    for axis, limit in problem.most.items():
+        train = problem.per_trained(axis)
+        each = np.array([s.each(axis) for s in problem.supplies])
+        room = limit - (unit > 0) @ np.array([s.fixed(axis) for s in problem.supplies])
+        amount = np.zeros_like(most)
+        for _ in range(2 * caps.size + 2):
+            x = amount[:, None] * unit
+            trained = np.minimum(x, caps)
+            left = room - np.minimum(trained, pools) @ each - train * trained.sum(axis=1)
+            price = (unit * (x < caps) * (each * (x < pools) + train)).sum(axis=1)
+            step = np.full_like(price, np.inf)  # where nothing more is bought nothing more is paid
+            np.divide(np.maximum(left, 0.0), price, out=step, where=price > 0)
+            moved = np.minimum(amount + step, out)
+            if (moved <= amount * (1 + 1e-14)).all():
+                break
+            amount = moved
+        out = amount
+    return np.asarray(np.maximum(out, 1.0))
 
 
 def affordable(problem: Problem, tokens: Floats, *, slack: float = 0.0) -> NDArray[np.bool_]:

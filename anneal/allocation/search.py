@@ -127,8 +127,8 @@ def optimise(
     Raises:
         PlanError: the pool is empty.
     """
-    parts = pieces(problem)
-    if parts is None or len(pool) == 0:
+    parts = pieces(problem, reached=float(pool.sum(axis=1).max())) if len(pool) else None
+    if parts is None:
         raise PlanError("allocation: nothing allowed to begin the search from")
     thin = _surveyed(View.of(problem, draws=THIN if full else NEAR), pool)
     smooth = thin

@@ -15,6 +15,7 @@ All runs of one budget and seed share their seed, so arms are compared in pairs.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
@@ -121,6 +122,20 @@ def plan_runs(design: Design) -> tuple[PlannedRun, ...]:
             runs.extend(_arms(design, budget, seed, _designs(design, index, seed)))
     unique = {run.spec.id: run for run in reversed(runs)}  # a natural run may equal a matched one
     return tuple(sorted(unique.values(), key=lambda r: (r.budget, r.seed, r.arm, r.source)))
+
+
+def further_runs(design: Design) -> tuple[PlannedRun, ...]:
+    """Runs that could come next: each source at every budget of the ladder with one more seed, and
+    at two and four times the largest, with matched repetition, where the caps allow them."""
+    ladder = design.budget.ladder
+    budgets = (*ladder, 2 * ladder[-1], 4 * ladder[-1])
+    runs = []
+    for supply in design.sources:
+        for budget in budgets:
+            seed = design.seed + design.budget.seeds
+            with suppress(PlanError):  # beyond a cap, the source's or the replay's
+                runs.append(_run(design, "source", (supply,), budget, seed, "matched"))
+    return tuple(runs)
 
 
 def _designs(design: Design, index: int, seed: int) -> tuple[Repetition, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anneal.report.decision import AllocationRow, BindingLimit, Interval
+from anneal.report.decision import AllocationRow, BindingLimit, Interval, NextBest, NextRun
 
 if TYPE_CHECKING:
+    from anneal.allocation.next_runs import NextRuns
     from anneal.allocation.values import Allocation
     from anneal.allocation.values import Interval as AllocationInterval
 
@@ -43,4 +44,37 @@ def binding(answer: Allocation) -> tuple[BindingLimit, ...]:
     return tuple(
         BindingLimit(limit=b.limit, shadow_price=b.words, value=b.value, unit=b.unit)
         for b in answer.binding
+    )
+
+
+def next_best(found: NextRuns, *, speed: float | None, priced: bool = True) -> NextBest:
+    """What to run next.
+
+    Args:
+        speed: FLOPs a second of one device.
+        priced: whether the candidates' FLOPs are FLOPs; else they are tokens.
+    """
+    price = 1e9
+    if priced:
+        price = 1e18 if speed is None else speed * 3600.0
+    return NextBest(
+        rows=tuple(
+            NextRun(
+                source=row.candidate.source,
+                tokens=row.candidate.tokens,
+                unique=row.candidate.unique,
+                flops=row.candidate.flops if priced else None,
+                usd=row.candidate.usd,
+                hours=row.candidate.flops / speed / 3600.0 if priced and speed else None,
+                gain=interval(row.gain),
+                per_price=row.gain.value / row.candidate.flops * price,
+                changes=row.changes,
+                worthwhile=row.worthwhile,
+            )
+            for row in found.rows
+        ),
+        stop=found.stop,
+        reason=found.reason,
+        regret=found.regret,
+        price="1e9 tokens" if not priced else "device-hour" if speed else "1e18 FLOPs",
     )

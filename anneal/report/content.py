@@ -15,6 +15,7 @@ from anneal.report import format as show
 from anneal.report import law_sections, sections, tables
 from anneal.report.blocks import Box, Fact, Facts, Page
 from anneal.report.decision import Decision, Verdict
+from anneal.report.next_sections import following
 
 VERDICTS: Final[dict[Verdict, tuple[Literal["go", "care", "wait", "stop"], str, str]]] = {
     # tone, mark, meaning
@@ -73,6 +74,7 @@ def page(decision: Decision, charts: Collection[str]) -> Page:
             sections.allocation(decision, charts),
             sections.sensitivity(decision),
             sections.extrapolation(decision),
+            following(decision.next_best),
             sections.uncertainty(decision),
             sections.reproduce(decision),
         ),

@@ -275,6 +275,39 @@ class Sensitivity(Value):
     """Another source gets the largest share."""
 
 
+class NextRun(Value):
+    """One run that could come next, and what it is expected to bring."""
+
+    source: str
+    tokens: float
+    unique: float
+    flops: float | None
+    """Training; None where nobody said what a token costs."""
+    usd: float
+    hours: float | None
+    """Of one device; None where its speed is unknown."""
+    gain: Interval
+    """Expected fall of the expected regret, score; the interval is that of the estimate."""
+    per_price: float
+    """Gain per device-hour; per 1e18 FLOPs without a speed, per 1e9 tokens without FLOPs."""
+    changes: float
+    """P(the run changes what is bought)."""
+    worthwhile: bool
+
+
+class NextBest(Value):
+    """Next best experiment (REPORT 2.13): what to run next, or that nothing is worth running."""
+
+    rows: tuple[NextRun, ...]
+    """The best gain for its price first, worthwhile ones before the others."""
+    stop: bool
+    reason: str
+    regret: float
+    """Expected regret now, over the purchases compared: what perfect knowledge would save."""
+    price: Literal["device-hour", "1e18 FLOPs", "1e9 tokens"]
+    """What `per_price` is per."""
+
+
 class Registration(Value):
     """What was fixed before the first result (REPORT 2.2)."""
 
@@ -348,6 +381,7 @@ class Decision(Value):
     allocation: tuple[AllocationRow, ...]
     binding: tuple[BindingLimit, ...]
     sensitivity: tuple[Sensitivity, ...] = ()
+    next_best: NextBest | None = None
     marginal: tuple[CurveLine, ...] = ()
     """Marginal gain (bits per byte per million tokens) against tokens; `score` holds it."""
     marginal_per_usd: tuple[CurveLine, ...] = ()

@@ -25,7 +25,7 @@ from anneal.laws import (
 )
 from anneal.plan.budget import Supply
 from anneal.plan.flops import training_flops
-from anneal.plan.runs import CONTROL
+from anneal.plan.runs import CONTROL, further_runs, run_flops
 from anneal.report.decision import Decision
 from anneal.sweep import curves, effects
 from anneal.sweep.evidence import Evidence
@@ -50,6 +50,7 @@ class Analysis:
         noise: noise floor of the score, bits per byte.
         ranks: sources by mean score at each single budget.
         allocation: the split and its comparisons.
+        next_runs: what could be run next, ranked.
         guard_limits: largest allowed score by guard.
         base_score: the score of the base as it is.
     """
@@ -61,6 +62,7 @@ class Analysis:
     noise: float
     ranks: Ranks
     allocation: alloc.Allocation
+    next_runs: alloc.NextRuns
     guard_limits: dict[str, float]
     base_score: float
 
@@ -107,6 +109,7 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
         allocation=alloc.allocate(
             problem, rng=rng, without=_without_scales(evidence, points, repeats, rng)
         ),
+        next_runs=_next_runs(evidence, problem),
         guard_limits=limits,
         base_score=float(table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
     )
@@ -183,6 +186,8 @@ def _problem(
     real, prices = design.budget.real, design.prices
     fitted = [s for s in design.sources if s.name in law.labels]
     control = CONTROL if CONTROL in law.labels and design.anneal.replay_share > 0 else ""
+    if ask.allocation.prior and CONTROL not in ask.allocation.prior:
+        control = ""  # any of it would lie infinitely far from the prior
     supplies = [_supply(evidence, s) for s in fitted]
     if control:  # more replay costs nothing to acquire: it is there already
         supplies.append(
@@ -216,15 +221,28 @@ def _problem(
         control=control,
         hold_out_error=error,
         picks=tuple(picks.items()),
-        **_limits(evidence, [s.name for s in fitted]),
+        **_limits(evidence, [s.name for s in supplies]),
     )
+
+
+def _next_runs(evidence: Evidence, problem: alloc.Problem) -> alloc.NextRuns:
+    """Runs that could come next, ranked; priced by training alone: their tokens are there."""
+    design = evidence.design
+    runs = []
+    for run in further_runs(design):
+        if run.source in problem.target.labels:
+            flops = run_flops(design, run)
+            usd = design.prices.training_usd(flops)
+            tokens = run.tokens * run.tested
+            runs.append(alloc.Candidate(run.source, tokens, tokens / run.epochs, flops, usd))
+    return alloc.next_runs(problem, runs, rng=np.random.default_rng(evidence.ask.seed))
 
 
 def _limits(evidence: Evidence, names: list[str]) -> dict[str, Any]:
     """The sweep's further limits and its objective, as the allocation's problem takes them."""
     ask = evidence.ask.allocation
     licence = {s.name: s.licence for s in evidence.ask.source}
-    groups = {name: tuple(n for n in names if licence[n] == name) for name in ask.licences}
+    groups = {name: tuple(n for n in names if licence.get(n) == name) for name in ask.licences}
     return {
         "objective": ask.objective,
         "level": ask.level,
@@ -238,6 +256,8 @@ def _limits(evidence: Evidence, names: list[str]) -> dict[str, Any]:
         ),
         "prior": tuple((n, w) for n, w in ask.prior.items() if n in names),
         "prior_weight": ask.prior_weight,
+        "prior_limit": float("inf") if ask.prior_limit is None else ask.prior_limit,
+        "least_tokens": ask.least_tokens,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anneal.report.decision import Decision
+from anneal.report.next_sections import advice
 
 
 def summary(decision: Decision) -> str:
@@ -34,6 +35,8 @@ def summary(decision: Decision) -> str:
     told = ", ".join(f"{row.budget:,}: {row.pick}" for row in decision.ranks)
     same = "the same" if picks == {decision.law_pick} else "otherwise"
     lines.append(f"  one source alone: {decision.law_pick}; single budgets say {same} ({told})")
+    if decision.next_best is not None:
+        lines.append(f"  next: {advice(decision.next_best)}; {decision.next_best.reason}")
     if decision.partial:
         lines.append(f"  PARTIAL: {len(decision.evidence.missing)} runs are missing:")
         lines += [f"    {line}" for line in decision.evidence.missing[:10]]

@@ -85,6 +85,7 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
             for c in answer.sensitivity
             if c.possible
         ),
+        next_best=bought.next_best(found.next_runs, speed=design.prices.flops_per_second),
         marginal=tuple(marginal),
         marginal_per_usd=tuple(marginal_per_usd),
         repetition=repetition(evidence),

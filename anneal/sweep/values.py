@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings, TrainedTokenizer
 from anneal.launch.local import Local
 from anneal.plan.budget import Budget, Prices
-from anneal.plan.runs import Anneal
+from anneal.plan.runs import CONTROL, Anneal
 from anneal.plan.values import Checkpoint, LlamaShape, Means, Optimiser, Schedule
 from anneal.values import Value
 
@@ -54,9 +54,14 @@ class AllocationSettings(Value):
     licences: dict[str, float] = {}
     """Largest share of source tokens from sources of a licence, by the licence's name."""
     prior: dict[str, float] = {}
-    """A mix to stay near, as shares of source tokens of every source."""
+    """A mix to stay near, as shares of source tokens of every source. More replay is then bought
+    only where the mix names it too, as `replay only`."""
     prior_weight: float = Field(0.0, ge=0)
     """Score per nat of KL(shares || prior) that staying near is worth."""
+    prior_limit: float | None = Field(None, ge=0)
+    """Largest KL(shares || prior), nats; None for no limit."""
+    least_tokens: float = Field(1.0, ge=1)
+    """Source tokens that must be bought at least."""
     guard_probability: float = Field(0.9, gt=0, lt=1)
     """Every guard must stay within its limit with at least this probability."""
     current: dict[str, float] = {}
@@ -111,8 +116,12 @@ class Sweep(Value):
         for key, given in (("current", asked.current), ("shares", asked.shares)):
             if unknown := set(given) - own:
                 raise ValueError(f"allocation.{key} names no source: {', '.join(sorted(unknown))}")
-        if asked.prior and set(asked.prior) != own:
+        if asked.prior and set(asked.prior) - {CONTROL} != own:
             raise ValueError(f"allocation.prior must name every source: {', '.join(sorted(own))}")
+        if not all(share > 0 for share in asked.prior.values()):
+            raise ValueError(f"allocation.prior: shares must be above 0, got {asked.prior}")
+        if asked.prior_limit is not None and not asked.prior:
+            raise ValueError("allocation.prior_limit has no allocation.prior to stay near")
         if unknown := set(asked.licences) - {s.licence for s in self.source}:
             raise ValueError(f"allocation.licences: no source has {', '.join(sorted(unknown))}")
         return self

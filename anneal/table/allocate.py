@@ -15,7 +15,7 @@ from anneal import allocation as alloc
 from anneal.errors import TableError
 from anneal.laws import HoldOut, Law
 from anneal.report import bought
-from anneal.report.decision import Sensitivity
+from anneal.report.decision import NextBest, Sensitivity
 from anneal.table.cells import near
 from anneal.table.costs import Costs
 from anneal.table.fit import guard_law
@@ -102,6 +102,9 @@ def problem_of(
         control=CONTROL if CONTROL in bought else "",
         hold_out_error=next((r.mae for r in judged.rows if r.chosen), None),
         picks=tuple(picks.items()),
+        prior=tuple(costs.prior.items()),
+        prior_limit=float("inf") if costs.prior_limit is None else costs.prior_limit,
+        least_tokens=costs.least_tokens,
     )
 
 
@@ -110,12 +113,33 @@ def decide(problem: alloc.Problem, rng: np.random.Generator) -> alloc.Allocation
     return alloc.allocate(problem, rng=rng)
 
 
+def following(
+    problem: alloc.Problem, measured: Measured, costs: Costs, rng: np.random.Generator
+) -> NextBest:
+    """Runs that could come next: each source at the table's budgets again, and at two and four
+    times the largest, within its cap. Their price is training, in tokens where that is all there
+    is."""
+    ladder = measured.ladder
+    each = costs.flops_each or 1.0
+    runs = []
+    for source in _bought(costs):
+        for tokens in (*ladder, 2 * ladder[-1], 4 * ladder[-1]):
+            if tokens <= costs.sources[source].cap:
+                trained = tokens / (1 - costs.replay)
+                unique = measured.pool(source, tokens)
+                usd = costs.usd_each * trained
+                runs.append(alloc.Candidate(source, tokens, unique, each * trained, usd))
+    found = alloc.next_runs(problem, runs, rng=rng)
+    return bought.next_best(found, speed=costs.flops_per_second, priced=costs.flops_each > 0)
+
+
 def told(
     answer: alloc.Allocation,
     problem: alloc.Problem,
     costs: Costs,
     *,
     fitted: Fitted,
+    next_best: NextBest,
     name: str,
     single_scale_pick: str,
 ) -> Allocated:
@@ -169,6 +193,7 @@ def told(
             )
             for s in answer.sensitivity
         ),
+        next_best=next_best,
         licences=_licences(answer, costs),
         law_pick=answer.law_pick,
         single_scale_pick=single_scale_pick,

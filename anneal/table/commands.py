@@ -138,8 +138,15 @@ def allocate_table(
             rng=rng,
         )
         answer = split.decide(problem, rng)
+        next_best = split.following(problem, measured, costs, rng)
     found = split.told(
-        answer, problem, costs, fitted=fitted, name=costs_file.name, single_scale_pick=pick
+        answer,
+        problem,
+        costs,
+        fitted=fitted,
+        next_best=next_best,
+        name=costs_file.name,
+        single_scale_pick=pick,
     )
     show_allocation(found)
     if options.json is not None:

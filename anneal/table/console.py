@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from anneal.report.blocks import Block, Facts, Note, Section, Table
+from anneal.report.next_sections import advice
 from anneal.table.decision_words import allocation_sections, beats, buy, facts
 from anneal.table.fit_words import fit_sections
 from anneal.table.values import Allocated, Fitted
@@ -59,10 +60,12 @@ def show_allocation(found: Allocated) -> None:
     """Prints the law's evidence, then the split; the verdict last."""
     out = _console()
     sections = list(allocation_sections(found))
-    _sections([*sections[2:], *sections[:2]], out)
+    _sections([*sections[3:], *sections[:3]], out)
     _heading("Decision", out)
     for block in (buy(found), facts(found), beats(found)):
         _block(block, out)
+    if found.next_best is not None:
+        _say(out, f"next: {advice(found.next_best)}; {found.next_best.reason}")
     _say(out, f"verdict: {found.verdict}: {found.reason}", style="bold")
 
 

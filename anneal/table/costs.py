@@ -15,6 +15,9 @@
         licence: research              # a licence group, by any name
     exclude_licences: [research]       # groups of which nothing may be bought
     current: {math: 0.3, web: 0.7}     # today's mix, to compare with
+    prior: {math: 0.3, web: 0.7}       # a mix to stay near, of every source that may be bought:
+    prior_limit: 0.2                   # at most so far, KL(shares || prior) in nats
+    least_tokens: 1e9                  # source tokens that must be bought at least
     guards: {prose: 0.02}              # how much worse than the base a guard may get
     noise: 0.004                       # seed SD of a score, where the table has no repeats
     confidence: 0.9                    # with which guards are kept
@@ -118,6 +121,11 @@ class Costs(Value):
     flops_per_second: float | None = Field(None, gt=0)
     noise: float | None = Field(None, gt=0)
     current: dict[str, float] = {}
+    prior: dict[str, float] = {}
+    """Shares of source tokens."""
+    prior_limit: float | None = Field(None, ge=0)
+    """Nats."""
+    least_tokens: float = Field(1.0, ge=1)
     guards: dict[str, float] = {}
     """Score by which each guard may exceed the base's."""
     confidence: float = Field(0.9, gt=0, lt=1)
@@ -143,6 +151,15 @@ class Costs(Value):
             and abs(sum(self.current.values()) - 1) <= 0.01
         ):
             raise ValueError(f"current holds shares that sum to 1, got {self.current}")
+        if bool(self.prior) != (self.prior_limit is not None):
+            raise ValueError("prior and prior_limit say how near to which mix: give both")
+        bought = {n for n, s in self.sources.items() if s.licence not in self.exclude_licences}
+        near = set(self.prior) == bought and all(v > 0 for v in self.prior.values())
+        if self.prior and not near:
+            raise ValueError(
+                "prior gives every source that may be bought a share above 0 "
+                f"({', '.join(sorted(bought))}), got {self.prior}"
+            )
         unknown = [n for n in self.exclude_licences if n not in self.licences]
         if unknown:
             raise ValueError(f"exclude_licences: no source has the licence `{unknown[0]}`")

@@ -14,6 +14,7 @@ from anneal.report.blocks import (
     Section,
     Table,
 )
+from anneal.report.next_sections import following
 from anneal.table.fit_words import fit_sections
 from anneal.table.values import Allocated
 from anneal.table.words import SOURCE, digits, numbers, remarks
@@ -26,7 +27,7 @@ def allocation_sections(found: Allocated) -> tuple[Section, ...]:
     fitted = found.fitted
     law = [s for s in fit_sections(fitted) if s.name != "remarks"]
     last = remarks(fitted.notes, (*found.warnings, *fitted.warnings), fitted)
-    return (split(found), sensitivity(found), *law, last)
+    return (split(found), sensitivity(found), following(found.next_best), *law, last)
 
 
 def buy(found: Allocated) -> Table:

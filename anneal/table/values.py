@@ -13,6 +13,7 @@ from anneal.report.decision import (
     Beats,
     BindingLimit,
     Interval,
+    NextBest,
     Sensitivity,
     Verdict,
 )
@@ -267,6 +268,7 @@ class Allocated(Value):
     unaffordable: tuple[str, ...]
     binding: tuple[BindingLimit, ...]
     sensitivity: tuple[Sensitivity, ...]
+    next_best: NextBest | None = None
     licences: tuple[Licence, ...]
     law_pick: str
     single_scale_pick: str

@@ -191,3 +191,29 @@ def test_a_law_without_some_runs_is_one_more_line_of_the_sensitivity():
     row = next(c for c in answer.sensitivity if c.change == "without runs at 800,000")
     assert row.flips
     assert row.shares["b"] == pytest.approx(1.0)
+
+
+def test_a_question_that_leaves_the_answer_allowed_has_the_same_answer():
+    law = falling([0.4, 0.4, 0.4], [2e4, 2.5e4, 4e6], spread=0.02, draws=60)
+    supplies = tuple(Supply(name, 10**9) for name in "abc")
+    problem = Problem(supplies, law, budget=4e6, noise=0.003)
+    answer = allocate(problem, rng=np.random.default_rng(0))
+    assert answer.shares["c"] == 0
+    rows = {change.change: change for change in answer.sensitivity}
+    same = rows["acquisition costs +50%"]  # nothing costs anything
+    for change in ("acquisition costs -50%", "epochs cap -50%", "without c"):
+        assert rows[change].score == same.score
+        assert {**rows[change].shares, "c": 0.0} == same.shares
+    assert rows["without a"].score > same.score
+    assert rows["without a"].flips
+
+
+def test_two_sources_at_the_same_cap_do_not_lead_one_another():
+    law = falling([0.4, 0.4, 0.4], [2e4, 2e4, 4e6], spread=0.02, draws=60)
+    supplies = tuple(Supply(name, 10**9, max_share=0.45) for name in "abc")
+    problem = Problem(supplies, law, budget=4e6, noise=0.003)
+    answer = allocate(problem, rng=np.random.default_rng(0))
+    assert answer.shares["a"] == pytest.approx(answer.shares["b"], abs=1e-3)
+    told = {c.change: c.flips for c in answer.sensitivity if not c.change.startswith("without")}
+    assert not any(told.values())
+    assert all(flip.factor is None for flip in answer.flips)

@@ -115,3 +115,16 @@ def test_a_run_that_cannot_be_is_refused(runs, error, words):
 def test_the_same_seed_gives_the_same_plan():
     problem = two(draws=60)
     assert ask(problem, run(), run("b")) == ask(problem, run(), run("b"))
+
+
+def test_a_tie_between_two_of_three_sources_asks_for_those_two():
+    law = falling([0.4, 0.4, 0.4], [2e4, 2.1e4, 4e5], spread=0.12, draws=400)
+    supplies = tuple(Supply(name, PLENTY) for name in "abc")
+    problem = Problem(supplies, law, budget=4e6, noise=0.003)
+    runs = [run(name, tokens, flops=6e6 * tokens) for name in "abc" for tokens in (4e5, 8e5, 1.6e6)]
+    answer = ask(problem, *runs)
+    assert not answer.stop
+    assert answer.rows[0].candidate.source in {"a", "b"}
+    gains = {n: max(r.gain.value for r in answer.rows if r.candidate.source == n) for n in "abc"}
+    assert min(gains["a"], gains["b"]) > 10 * max(gains["c"], 0.0)
+    assert not any(r.worthwhile for r in answer.rows if r.candidate.source == "c")

@@ -112,9 +112,17 @@ def test_the_planted_optimum_is_found(tmp_path, capsys):
     assert {row.pick for row in decision.ranks if row.budget <= 65_536} <= {"books", "web"}
     books = real_score(TRUTH, {"books": 1.0}, total)
     assert books - ours > 0.005
+    # what decides nothing is not asked for: junk is far behind
+    found = decision.next_best
+    assert not any(r.worthwhile for r in found.rows if r.source == "junk")
+    assert found.stop == (not any(r.worthwhile for r in found.rows))
+    assert max(r.tokens for r in found.rows) == pytest.approx(4 * 131_072, rel=0.01)
     report = (tmp_path / "store" / "sweeps" / "question" / "report" / "index.html").read_text()
     assert "which planted source is best?" in report
-    assert decision.verdict in capsys.readouterr().out
+    assert "Next best experiment" in report
+    out = capsys.readouterr().out
+    assert decision.verdict in out
+    assert "next: " in out
 
 
 def written(root: Path) -> dict[str, int]:
@@ -205,11 +213,26 @@ def test_limits_and_objective_of_the_sweep_file_are_kept(tmp_path):
     assert any("runs at" in change.change for change in decision.sensitivity)
 
 
+def test_the_split_stays_as_near_to_the_prior_as_the_sweep_file_says(tmp_path):
+    prior = {"books": 0.1, "web": 0.1, "junk": 0.8}
+    given = ",".join(f"{name}:{share}" for name, share in prior.items())
+    ask = ask_in(tmp_path, f"allocation.prior={{{given}}}", "allocation.prior_limit=0.1")
+    code, decision = answer(ask, TRUTH)
+    assert code == 0
+    share = {row.source: row.share for row in decision.allocation}
+    assert set(share) == set(prior)  # more replay is not in the prior: it is not offered
+    nats = sum(v * np.log(v / prior[n]) for n, v in share.items() if v > 0)
+    assert 0.09 < nats <= 0.1001
+    assert any("prior within 0.1 nats" in limit.limit for limit in decision.binding)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("allocation.shares.nothing=[0.1,1.0]", "names no source: nothing"),
         ("allocation.prior={books: 1.0}", "must name every source"),
+        ("allocation.prior_limit=0.2", "no allocation.prior to stay near"),
+        ("allocation.least_tokens=0", "allocation.least_tokens"),
         ("allocation.licences={secret: 0.1}", "no source has secret"),
     ],
 )

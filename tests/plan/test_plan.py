@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from anneal.errors import PlanError
 from anneal.plan.budget import Budget, Prices, Real, Supply, real_tokens
 from anneal.plan.flops import llama_parameters, training_flops
-from anneal.plan.runs import Anneal, Design, plan_runs, run_flops
+from anneal.plan.runs import Anneal, Design, further_runs, plan_runs, run_flops
 from anneal.plan.schedule import learning_rate
 from anneal.plan.values import FromRun, LlamaShape, Schedule, Scored
 from anneal.sources.values import Cost
@@ -58,6 +58,18 @@ def test_arms_budgets_and_seeds():
     # natural differs only for the source that the real budget would repeat, at two budgets
     natural = {(c[1], c[2]) for c in cells if c[4] == "natural" and c[0] != "base"}
     assert natural == {("books", 65_536), ("books", 262_144)}
+
+
+def test_further_runs_are_new_ones_up_to_four_times_the_ladder_within_the_caps():
+    sources = (supply(), supply("books", 50_000))  # of books 16 x 50,000 tokens at most
+    asked = design(sources)
+    runs = further_runs(asked)
+    assert not {r.spec.id for r in runs} & {r.spec.id for r in plan_runs(asked)}
+    assert {r.repetition for r in runs} == {"matched"}
+    budgets = {n: [r.budget for r in runs if r.source == n] for n in ("web", "books")}
+    assert budgets["web"] == [*BUDGET.ladder, 524_288, 1_048_576]
+    assert budgets["books"] == [*BUDGET.ladder, 524_288]
+    assert all(r.epochs <= 16 * (1 + 1e-6) for r in runs)
 
 
 def test_matched_runs_see_the_epochs_of_the_real_budget():

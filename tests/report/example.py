@@ -23,6 +23,8 @@ from anneal.report.decision import (
     HoldOutRow,
     Interval,
     MixtureCheck,
+    NextBest,
+    NextRun,
     NoiseRow,
     RankRow,
     Registration,
@@ -343,6 +345,27 @@ def decision(**replaced: Any) -> Decision:
                 score=1.561,
                 flips=False,
             ),
+        ),
+        "next_best": NextBest(
+            rows=tuple(
+                NextRun(
+                    source=source,
+                    tokens=8_388_608,
+                    unique=2_100_000,
+                    flops=1.1e14,
+                    usd=0.31,
+                    hours=0.31,
+                    gain=around(gain, 0.0004),
+                    per_price=gain / 0.31,
+                    changes=0.22,
+                    worthwhile=gain > 0.001,
+                )
+                for source, gain in (("stdlib", 0.0016), ("packages_filtered", 0.0012))
+            ),
+            stop=False,
+            reason="expected regret is 0.0084; the best single run takes 19% of it away",
+            regret=0.0084,
+            price="device-hour",
         ),
         "marginal": marginal(False),
         "marginal_per_usd": marginal(True),

@@ -20,6 +20,7 @@ from anneal.report.content import page as make_page
 from anneal.report.decision import Decision
 from anneal.report.page import html, markdown
 from anneal.store import read_value
+from anneal.sweep.console import summary
 
 from . import example
 
@@ -90,8 +91,8 @@ def test_order_of_contents(written: Path) -> None:
     sections = [a["id"] for t, a in Elements(written.read_text()).elements if t == "section"]
     assert sections == [
         "decision", "registration", "sources", "evidence", "noise", "effects", "curves",
-        "point-estimates", "check", "allocation", "sensitivity", "extrapolation", "uncertainty",
-        "reproduce",
+        "point-estimates", "check", "allocation", "sensitivity", "extrapolation", "next",
+        "uncertainty", "reproduce",
     ]  # fmt: skip
 
 
@@ -296,12 +297,30 @@ def test_what_does_not_exist_is_left_out(tmp_path: Path) -> None:
         points=(), curves=(), marginal=(), marginal_per_usd=(), allocation=(), binding=(), beats=(),
         crossovers=(), sensitivity=(), mixture_checks=(), ranks=(), rank_stability=None, effects=(),
         hold_out=(), guards={}, guard_limits={}, warnings=(), verdict="not decidable",
+        next_best=None,
     )  # fmt: skip
     text = Elements(write_report(bare, tmp_path).read_text()).text
     assert list((tmp_path / "figures").glob("*")) == []
     assert "Nothing is recommended to be bought." in text
     assert "no guard was set" in text
     assert "No limit binds" in text
+    assert "No further run was considered." in text
+
+
+def test_the_next_run_is_named_with_its_price_or_that_there_is_none(tmp_path: Path) -> None:
+    text = Elements(write_report(example.decision(), tmp_path).read_text()).text
+    assert "run stdlib at 8.4M tokens (1.1e14 FLOPs, 0.310 device-hours, USD 0.31)" in text
+    assert "best gain per device-hour first" in text
+    found = example.decision().next_best
+    assert found is not None
+    bare = found.model_copy(update={"stop": True, "reason": "it is within the noise floor"})
+    asked = example.decision(next_best=bare)
+    assert "next: stop: no further run is worth its price; it is within" in summary(asked)
+    unpriced = tuple(r.model_copy(update={"flops": None, "hours": None}) for r in found.rows)
+    plain = found.model_copy(update={"rows": unpriced, "price": "1e9 tokens"})
+    text = Elements(write_report(example.decision(next_best=plain), tmp_path).read_text()).text
+    assert "run stdlib at 8.4M tokens (8.4M tokens)" in text
+    assert "ranked by gain per token" in text
 
 
 def test_runs_without_a_fit_are_still_drawn() -> None:

@@ -121,6 +121,33 @@ def test_the_split_spends_the_budget_within_every_limit(allocated):
     ]
 
 
+def test_the_next_runs_are_those_of_the_bought_sources_within_their_caps(allocated):
+    found = allocated.next_best
+    assert found.price == "device-hour"
+    assert {r.source for r in found.rows} == {"quick", "slow"}
+    assert {r.tokens for r in found.rows if r.source == "slow"} == {*planted.BUDGETS, 32e7}
+    for row in found.rows:
+        assert row.unique <= COSTS["sources"][row.source]["available"]
+        assert row.flops == pytest.approx(6e8 * row.tokens / 0.8)
+        assert row.hours == pytest.approx(row.flops / 1e14 / 3600)
+        assert row.usd == pytest.approx(2 * row.hours)
+    assert found.stop == (not any(r.worthwhile for r in found.rows))
+
+
+def test_without_the_price_of_a_token_runs_are_ranked_by_tokens(tmp_path, folder, capsys):
+    costs = {k: v for k, v in COSTS.items() if k in {"budget", "sources", "exclude_licences"}}
+    (tmp_path / "costs.yaml").write_text(yaml.safe_dump(costs))
+    table = folder / "runs.csv"
+    found = commands.allocate_table(
+        table, tmp_path / "costs.yaml", commands.Options(draws=60), forms=["shifted_power_repeated"]
+    ).next_best
+    assert found.price == "1e9 tokens"
+    assert all(r.flops is None and r.hours is None for r in found.rows)
+    out = capsys.readouterr().out
+    assert "next: " in out
+    assert "ranked by gain per token" in out
+
+
 @pytest.mark.integration
 def test_the_pages_stand_alone_and_say_what_the_numbers_say(allocated, fitted, folder):
     both = write_allocation(allocated, folder / "split"), write_fit(fitted, folder / "fit")

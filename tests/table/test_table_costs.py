@@ -1,5 +1,8 @@
 """The file of costs: what it may say, and one clear error for everything else."""
 
+import json
+
+import numpy as np
 import pytest
 import yaml
 
@@ -69,6 +72,14 @@ BAD = {
     "no price of training": (GOOD.replace("tokens: 1e8", "usd: 100"), "price of training", ""),
     "half a price": (GOOD + "usd_per_hour: 2\n", "price training together: give both", ""),
     "current": (GOOD + "current: {web: 0.7}\n", "shares that sum to 1", ""),
+    "a prior without its limit": (GOOD + "prior: {web: 1}\n", "give both", "correct"),
+    "a prior limit alone": (GOOD + "prior_limit: 0.1\n", "give both", "correct"),
+    "a prior that misses a source": (
+        GOOD + "prior: {web: 0.5, slow: 0.5}\nprior_limit: 0.1\n",
+        "every source that may be bought a share above 0 (quick, slow, web)",
+        "correct",
+    ),
+    "too few least tokens": (GOOD + "least_tokens: 0\n", "least_tokens", "correct"),
     "unknown licence": (GOOD + "exclude_licences: [secret]\n", "no source has the licence", ""),
 }
 
@@ -85,6 +96,24 @@ def test_bad_costs_are_one_error(case, tmp_path):
 
 def test_a_licence_may_be_named_like_a_currency(tmp_path):
     assert costs_of(tmp_path, GOOD.replace("research", "EUR-Lex")).licences == ("EUR-Lex",)
+
+
+def test_the_split_stays_near_the_prior_and_the_fewest_tokens_are_a_limit(tmp_path, capsys):
+    table = planted.write(tmp_path / "runs.csv", planted.rows(seeds=1))
+    near = "prior: {quick: 0.2, slow: 0.2, web: 0.6}\nprior_limit: 0.05\n"
+    costs, out = tmp_path / "costs.yaml", tmp_path / "out.json"
+    words = ["allocate", table, "--costs", str(costs), "--json", str(out), "--draws", "50"]
+    costs.write_text(GOOD + near)
+    assert main(words) == 0
+    rows = json.loads(out.read_text())["rows"]
+    share = {row["source"]: row["share"] for row in rows}
+    prior = {"quick": 0.2, "slow": 0.2, "web": 0.6}
+    nats = sum(v * np.log(v / prior[n]) for n, v in share.items() if v > 0)
+    assert 0.045 < nats < 0.0501
+    assert "prior within 0.05 nats" in capsys.readouterr().out
+    costs.write_text(GOOD + "least_tokens: 2e8\n")
+    assert main(words) == 2
+    assert "at least 2e+08 tokens: 1e+08 tokens would do" in capsys.readouterr().err
 
 
 COLLIDE = {
