@@ -47,9 +47,26 @@ def tiers_usd(tiers: tuple[Tier, ...], unique: float) -> float:
     paid, left = 0.0, unique
     for tokens, price in steps(tiers):
         part = min(left, tokens)
-        paid += part * price
-        left -= part
+        paid, left = paid + part * price, left - part
     return paid
+
+
+def affords(money: float, prices: tuple[Tier, ...], *, exist: float, train: float) -> float:
+    """Tokens that money buys: each is trained on, and paid for while it is a new one.
+
+    Args:
+        money: left for it, in any unit.
+        prices: steps of the price of new tokens, the last without end.
+        exist: new tokens there are; beyond them they are repeated.
+        train: price of training on one; infinitely many are bought where all is free.
+    """
+    bought, left = 0.0, max(0.0, money)
+    for tokens, price in prices:
+        part, each = min(tokens, exist - bought), price + train
+        if part * each > left:
+            return bought + left / each
+        bought, left = bought + part, left - part * each
+    return bought + left / train if train else float("inf")
 
 
 def add_tiers(one: tuple[Tier, ...], other: tuple[Tier, ...]) -> tuple[Tier, ...]:
