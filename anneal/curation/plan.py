@@ -97,6 +97,8 @@ def manifests(
     targets: Sequence[CuratedTarget],
     steps: Sequence[PrepareStep],
     store: Store,
+    *,
+    others: Sequence[CuratedSource] = (),
 ) -> dict[str, Manifest]:
     """Manifest of each source and target by name, once all of `steps` are finished.
 
@@ -104,12 +106,15 @@ def manifests(
     measured cost comes what the source declares and, where it is made from another source's
     documents, what that one declares for all the tokens that had to be read for one that was kept.
 
+    Args:
+        others: as in `plan_preparation`: their declared prices count too.
+
     Raises:
         StoreError: when a step is not finished.
     """
-    documents = {s.work.name: s for s in steps if s.work.kind == "documents"}
+    documents = {s.id: s.work for s in steps if isinstance(s.work, DocumentsWork)}
     found: dict[str, Manifest] = {}
-    by_name = {source.name: source for source in sources}
+    by_name = {source.name: source for source in (*others, *sources)}
     for step in steps:
         work = step.work
         if work.kind != "tokens":
@@ -122,12 +127,13 @@ def manifests(
         }
         if work.role != "target":
             cost = manifest.cost.plus(by_name[work.name].cost)
-            upstream, ratio = by_name[work.name], 1.0
-            while isinstance(upstream.read, PreparedReader) and upstream.read.source in by_name:
-                record = read_value(documents[upstream.name].done(store), CurationRecord)
+            made, ratio = work.documents, 1.0
+            # by address: sources that differ in layout alone share their documents
+            while isinstance(read := documents[made].read, PreparedReader):
+                record = read_value(store.documents(made) / "curation.json", CurationRecord)
                 ratio *= record.read_bytes / record.bytes
-                upstream = by_name[upstream.read.source]
-                cost = cost.plus(upstream.cost, ratio)
+                cost = cost.plus(by_name[read.source].cost, ratio)
+                made = documents[made].upstream[read.source]
             update["cost"] = cost
         found[work.name] = manifest.model_copy(update=update)
     return found
