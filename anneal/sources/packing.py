@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-BATCH = 2**18
+BATCH = 2**15
 """Documents packed together: bounds memory, keeps neighbours of the stream near each other, and
 leaves the padding a matter of the last few windows."""
 

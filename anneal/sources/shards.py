@@ -7,7 +7,9 @@ start, over all shards. A reader maps the files and slices: no parsing, no copy.
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -93,28 +95,36 @@ class Shards:
 
 
 class Reader:
-    """Documents of finished shards by number, from memory-mapped files."""
+    """Documents of finished shards by number.
+
+    Read, not mapped: in an order of its own a document's pages are of no use to the next one, and
+    mapped they would count as this process's memory until all of the file is in it.
+    """
 
     def __init__(self, shards: Shards) -> None:
         self.starts = np.frombuffer(shards.starts, dtype=np.int64)
-        self.shard_tokens = shards.shard_tokens
-        self.maps = [
-            np.memmap(shards.folder / shard.file, dtype=shards.kind, mode="r")
+        self.lengths = np.diff(self.starts)
+        """(documents,) tokens of each."""
+        self.kind, self.shard_tokens = shards.kind, shards.shard_tokens
+        self._stack = ExitStack()
+        self._files = [
+            self._stack.enter_context(open(shards.folder / shard.file, "rb"))  # noqa: SIM115
             for shard in shards.shards
         ]
 
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """(documents,) tokens of each."""
-        return np.diff(self.starts)
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
     def __getitem__(self, number: int) -> Tokens:
-        start, stop = int(self.starts[number]), int(self.starts[number + 1])
-        size = self.shard_tokens
-        out: Tokens = np.concatenate(
-            [
-                self.maps[s][max(0, start - s * size) : stop - s * size]
-                for s in range(start // size, (stop - 1) // size + 1)
-            ]
-        )
-        return out
+        at, stop = int(self.starts[number]), int(self.starts[number + 1])
+        parts = []
+        while at < stop:
+            index, inside = divmod(at, self.shard_tokens)
+            count = min(stop - at, self.shard_tokens - inside)
+            width = self.kind.itemsize
+            parts.append(os.pread(self._files[index].fileno(), count * width, inside * width))
+            at += count
+        return np.frombuffer(b"".join(parts), dtype=self.kind)

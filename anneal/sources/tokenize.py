@@ -181,6 +181,7 @@ class _Encoder:
         begin = [self._id(marks.begin)] if layout.boundary == "begin_end" else []
         self.begin = np.array(begin, dtype=np.int64)
         self.end = np.array([self.info.end_of_text], dtype=np.int64)
+        self.edges = len(begin) + 1
         fill = marks.fill or ("", "", "")
         self.fill = [self._id(name) for name in fill] if layout.fim_rate else []
 
@@ -239,22 +240,22 @@ def _laid_out(
         order, chosen = _seeded_candidates(open_documents(), max_tokens)
     for body in encoder.bodies(open_documents(), chosen):
         waiting.add(np.array(body, dtype=np.int64))
-    reader = waiting.reader()
-    edges = len(encoder.begin) + 1
     kept = np.arange(len(encoder.sizes))
-    if order is not None and chosen is not None:
-        assert max_tokens is not None
-        position = np.cumsum(chosen) - 1  # of a chosen document among those encoded
-        ranked = position[order[chosen[order]]]
-        reached = np.cumsum(reader.lengths[ranked] + edges)
-        kept = np.sort(ranked[: max(1, int(np.searchsorted(reached, max_tokens, side="right")))])
-    ordered = encoder.keys.order(kept) if encoder.ordered else kept
-    begins = encoder.keys.runs(ordered) if encoder.ordered else np.arange(len(kept) + 1)
-    if encoder.layout.packing == "concatenate":
-        for first, last in pairwise(begins):
-            shards.add(encoder.whole([reader[i] for i in ordered[first:last]]))
-    else:
-        _packed(ordered, begins, reader, encoder, shards)
+    with waiting.reader() as reader:
+        if order is not None and chosen is not None:
+            assert max_tokens is not None
+            position = np.cumsum(chosen) - 1  # of a chosen document among those encoded
+            ranked = position[order[chosen[order]]]
+            reached = np.cumsum(reader.lengths[ranked] + encoder.edges)
+            fitting = int(np.searchsorted(reached, max_tokens, side="right"))
+            kept = np.sort(ranked[: max(1, fitting)])
+        ordered = encoder.keys.order(kept) if encoder.ordered else kept
+        begins = encoder.keys.runs(ordered) if encoder.ordered else np.arange(len(kept) + 1)
+        if encoder.layout.packing == "concatenate":
+            for first, last in pairwise(begins):
+                shards.add(encoder.whole([reader[i] for i in ordered[first:last]]))
+        else:
+            _packed(ordered, begins, reader, encoder, shards)
     return len(kept), int(np.array(encoder.sizes)[kept].sum())
 
 
@@ -267,11 +268,10 @@ def _packed(ordered: Ints, begins: Ints, reader: Reader, encoder: _Encoder, shar
     """
     sequence, end = encoder.layout.sequence, encoder.info.end_of_text
     assert sequence is not None
-    edges = len(encoder.begin) + 1
     tokens = np.concatenate([[0], np.cumsum(reader.lengths[ordered])])[begins]
     for start in range(0, len(begins) - 1, BATCH):
         batch = begins[start : start + BATCH + 1]
-        lengths = np.diff(tokens[start : start + BATCH + 1]) + edges
+        lengths = np.diff(tokens[start : start + BATCH + 1]) + encoder.edges
         for row in best_fit(lengths.tolist(), sequence):
             for span in row:
                 run = ordered[batch[span.item] : batch[span.item + 1]]

@@ -190,7 +190,7 @@ def _supplies(design: Design, manifests: Mapping[str, Manifest], out: Console) -
         manifest = manifests[supply.name]
         out.print(
             f"source     {supply.name}: {supply.tokens:,} unique tokens, {manifest.documents:,} "
-            f"documents, at most {supply.max_epochs:g} epochs{_rising(design, supply)}",
+            f"documents, at most {supply.max_epochs:g} epochs{_rising(design, supply)}{_padded(manifest)}",
             markup=False,
         )
 
@@ -206,6 +206,12 @@ def _rising(design: Design, supply: Supply) -> str:
         for tokens, price in steps(tiers, each)
     ]
     return f"; USD a million: {', '.join(told)}"
+
+
+def _padded(manifest: Manifest) -> str:
+    """Tokens that packing adds to fill up windows, where it does."""
+    share = manifest.padding / (manifest.tokens + manifest.padding)
+    return f"; {share:.2%} padding on top" if share else ""
 
 
 def show_status(ask: Sweep, path: Path | None) -> None:

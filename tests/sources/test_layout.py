@@ -43,7 +43,7 @@ def corpus(count: int = 90, seed: int = 0) -> list[Code]:
     for i in range(count):
         repository = f"r{i * 7 % 11}"
         text = " ".join(rng.choices(WORDS, k=rng.randint(1, 60)))
-        out.append(Code(f"{repository}/{i}", text or "x", repository, "", "cp"[i % 2]))
+        out.append(Code(f"{repository}/{i}", text or "x", repository, "", language="cp"[i % 2]))
     return out
 
 
@@ -164,7 +164,7 @@ def test_rearranged_documents_decode_to_their_texts(made, trained):
 def test_an_order_is_a_permutation_that_keeps_repositories_together(kinds, seed):
     keys = Keys(Layout(order="language_repository", boundary="repository", seed=seed))
     stream = [
-        Code(str(i), "", f"r{group}" if group else "", "", language)
+        Code(str(i), "", f"r{group}" if group else "", "", language=language)
         for i, (language, group) in enumerate(kinds)
     ]
     for document in stream:
