@@ -190,7 +190,8 @@ def _supplies(design: Design, manifests: Mapping[str, Manifest], out: Console) -
         manifest = manifests[supply.name]
         out.print(
             f"source     {supply.name}: {supply.tokens:,} unique tokens, {manifest.documents:,} "
-            f"documents, at most {supply.max_epochs:g} epochs{_rising(design, supply)}{_padded(manifest)}",
+            f"documents, at most {supply.max_epochs:g} epochs"
+            f"{_rising(design, supply)}{_padded(manifest)}",
             markup=False,
         )
 
