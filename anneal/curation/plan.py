@@ -14,29 +14,25 @@ other, input that is missing or empty, a target that is also trained on.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
+from anneal.curation.token_steps import tokenizer_step, tokens_step
 from anneal.curation.values import (
     CuratedSource,
     CuratedTarget,
     CurationRecord,
     DocumentsWork,
-    ExistingTokenizer,
     PrepareStep,
     TokenizerSettings,
-    TokenizerWork,
-    TokensWork,
     TrainedTokenizer,
 )
 from anneal.errors import SourceError
 from anneal.sources.files import fingerprint
-from anneal.sources.layout import FILL_MARKS, Layout, Marks, find_marks
-from anneal.sources.tokenizer import END_OF_TEXT, TokenizerInfo, tokenizer_file
+from anneal.sources.tokenizer import TokenizerInfo
 from anneal.sources.values import (
     Manifest,
     PreparedReader,
@@ -46,7 +42,7 @@ from anneal.store import Store, read_value
 from anneal.values import address
 
 RECIPE = 1
-"""Raised when the code of a step changes what it makes of the same input."""
+"""Raised when the code of a step changes what documents it makes of the same input."""
 
 
 def plan_preparation(
@@ -83,9 +79,9 @@ def plan_preparation(
     )
     learn_from = [planner.source(name, ("tokenizer",)).id for name in names]
     layouts = [source.layout for source in sources]
-    maker, marks = _tokenizer_step(tokenizer, learn_from, layouts, base)
+    maker, marks = tokenizer_step(tokenizer, learn_from, layouts, base)
     items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
-    tokens = [_tokens_step(item, planner.steps[_key(item)], maker, marks) for item in items]
+    tokens = [tokens_step(item, planner.steps[_key(item)], maker, marks) for item in items]
     _refuse_twins(tokens)
     # documents that two sources share are prepared once
     made = {step.id: step for step in planner.steps.values()}
@@ -278,93 +274,6 @@ def _recipe(step: Step, upstream: dict[str, str]) -> dict[str, Any]:
     if isinstance(step, Deduplicate):
         fields["after"] = [upstream[name] for name in step.after]
     return fields
-
-
-def _tokenizer_step(
-    settings: TrainedTokenizer | ExistingTokenizer,
-    documents: Sequence[str],
-    layouts: Sequence[Layout],
-    base: Path,
-) -> tuple[PrepareStep, Marks]:
-    """The step, and the tokens that its tokenizer has for what `layouts` put in."""
-    fill = any(layout.fim_rate for layout in layouts)
-    if isinstance(settings, TrainedTokenizer):
-        recipe: list[Any] = [settings.model_dump(exclude={"sources"}), sorted(documents)]
-        marks = Marks(begin=END_OF_TEXT, fill=FILL_MARKS if fill else None)
-        if marks.fill:  # not hashed where there are none: such a tokenizer stays what it was
-            recipe.append(marks.fill)
-        work = TokenizerWork(
-            settings=settings, documents=tuple(sorted(documents)), marks=marks.fill or ()
-        )
-        needs = tuple(dict.fromkeys(work.documents))
-    else:
-        path = base / Path(settings.path).expanduser()
-        path = path if path.exists() else hub_tokenizer(settings)
-        digest = hashlib.sha256(tokenizer_file(path).read_bytes()).hexdigest()
-        begin = any(layout.boundary == "begin_end" for layout in layouts)
-        marks = Marks()
-        if begin or fill:
-            marks = find_marks(tokenizer_file(path), settings.fim_tokens, begin=begin, fill=fill)
-        recipe = [settings.end_of_text, digest]
-        work = TokenizerWork(settings=settings, path=str(path))
-        needs = ()
-    step = PrepareStep(
-        id=address(["tokenizer", RECIPE, settings.kind, recipe]),
-        label="tokenizer",
-        needs=needs,
-        work=work,
-    )
-    return step, marks
-
-
-def hub_tokenizer(settings: ExistingTokenizer) -> Path:
-    """Folder with the files of a hub tokenizer, fetched into the machine's cache if need be.
-
-    Raises:
-        SourceError: when it is neither here nor there.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(
-                settings.path, revision=settings.revision, allow_patterns=["*token*.json"]
-            )
-        )
-    except Exception as error:  # its errors are httpx's, its own, OSError and ValueError
-        raise SourceError(
-            f"tokenizer {settings.path}: no such folder, and the hub does not answer for it:"
-            f" {str(error).splitlines()[0]}",
-            hint="correct tokenizer.path; relative paths start from the sweep file",
-        ) from error
-
-
-def _tokens_step(
-    item: CuratedSource | CuratedTarget,
-    documents: PrepareStep,
-    tokenizer: PrepareStep,
-    marks: Marks,
-) -> PrepareStep:
-    recipe: list[Any] = ["tokens", RECIPE, documents.id, tokenizer.id, item.max_tokens]
-    layout = item.layout if isinstance(item, CuratedSource) else Layout()
-    needed = marks.needed(layout)
-    if layout != Layout():  # the plain one is not hashed: its tokens are what they always were
-        recipe += [layout.model_dump(), needed.model_dump()]
-    return PrepareStep(
-        id=address(recipe),
-        label=f"tokens of {item.name}",
-        needs=(documents.id, tokenizer.id),
-        work=TokensWork(
-            name=item.name,
-            role="target" if isinstance(item, CuratedTarget) else item.kind,
-            licence="" if isinstance(item, CuratedTarget) else item.licence,
-            documents=documents.id,
-            tokenizer=tokenizer.id,
-            max_tokens=item.max_tokens,
-            layout=layout,
-            marks=needed,
-        ),
-    )
 
 
 def _refuse_twins(tokens: Sequence[PrepareStep]) -> None:

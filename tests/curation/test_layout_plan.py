@@ -8,7 +8,8 @@ import pytest
 from made import wrap
 
 from anneal import settings
-from anneal.curation.plan import RECIPE, manifests, plan_preparation
+from anneal.curation.plan import manifests, plan_preparation
+from anneal.curation.token_steps import RECIPE
 from anneal.curation.values import CuratedSource, CuratedTarget, ExistingTokenizer, TrainedTokenizer
 from anneal.curation.worker import prepare
 from anneal.errors import SettingsError, SourceError
