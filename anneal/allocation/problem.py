@@ -6,7 +6,9 @@ tokens trains N / (1 - r) tokens. Money and FLOPs are those of the whole run, re
     usd   = sum over bought (usd_fixed + usd_per_token * unique) + usd_per_trained * N / (1 - r)
     flops = the same with FLOPs
 
-A price in USD may rise from tier to tier; the cheap tokens are bought first.
+A price in USD may rise from tier to tier; the cheap tokens are bought first. Of a source that may
+be repeated this too means that the dear tiers are bought before the cheap ones are repeated: where
+that is not what is wanted, each tier can be a supply of its own under one `group`.
 
 A source's tokens are unique up to what exists and repeated beyond it, up to `max_epochs` times;
 all unique tokens are bought before any is repeated (repeating to save acquisition costs is not

@@ -9,7 +9,8 @@ boundary. Two orders are in use:
     SPM  <prefix> <suffix> suffix <middle> prefix middle
 
 Which documents, where and in which order follows from the seed and the document's identity alone,
-so it is the same however the documents are ordered, batched or resumed.
+so it is the same however the documents are ordered, batched or resumed. Pieces are encoded one by
+one; a tokenizer that puts a space before every text puts one before each of them.
 """
 
 from __future__ import annotations
