@@ -49,6 +49,7 @@ FILE of costs (money is US dollars; `sources` and `budget` are needed):
       max_epochs: 8                 # 4 where nothing is said
       usd_fixed: 500
       usd_per_billion_tokens: 40    # or usd_per_token; flops_fixed, flops_per_token
+      usd_tiers: [[1e8, 0], [1e9, 2e-7]]  # rising besides: tokens, USD for each; the last goes on
       licence: research             # a licence group
   exclude_licences: [research]      # buy nothing of these
   current: {math: 0.3, web: 0.7}    # today's mix, to compare with

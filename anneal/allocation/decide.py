@@ -154,8 +154,7 @@ def _rows(problem: Problem, tokens: Ints, optima: Floats) -> tuple[Row, ...]:
     for i, supply in enumerate(problem.supplies):
         n = int(tokens[i])
         unique = min(n, supply.available)
-        usd = supply.usd_fixed + supply.usd_per_token * unique if n else 0.0
-        flops = supply.flops_fixed + supply.flops_per_token * unique if n else 0.0
+        usd, flops = (supply.acquired(axis, unique) if n else 0.0 for axis in ("usd", "flops"))
         trained = n / (1.0 - problem.replay)
         rows.append(
             Row(

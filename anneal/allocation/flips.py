@@ -67,7 +67,7 @@ class Neighbours:
     def priced(self) -> bool:
         """Whether acquiring any source costs something that is limited."""
         supplies, axes = self.problem.supplies, self.problem.most
-        return any(s.fixed(a) or s.each(a) for s in supplies for a in axes)
+        return any(s.acquired(a, s.available) for s in supplies for a in axes)
 
     def ask(self, question: Problem, *, narrower: bool = False) -> Found:
         """The answer to a question; `narrower` where all it allows the problem allows too."""

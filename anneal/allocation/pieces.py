@@ -2,10 +2,11 @@
 
 A price is linear only in parts. A source with a fixed cost is bought or not; one that costs by the
 unique token and may be repeated is in its first pass, where every token costs, or beyond it, where
-none does. So each supply has one to three **pieces** (off; first pass; repeated), each an interval
-of tokens with its own fixed and per-token price, and a **pattern** picks one piece a supply. Within
-a pattern every limit on tokens, money and shares is a linear row. Which patterns are possible, and
-which is best for a linear objective, is a small mixed-integer programme (HiGHS, through scipy).
+none does. So each supply has one to three **pieces** (off; first pass, one piece a tier where its
+price rises; repeated), each an interval of tokens with its own fixed and per-token price, and a
+**pattern** picks one piece a supply. Within a pattern every limit on tokens, money and shares is a
+linear row. Which patterns are possible, and which is best for a linear objective, is a small
+mixed-integer programme (HiGHS, through scipy).
 
 Everything is in parts of `unit`, about the most tokens that can be bought, so that the numbers are
 of order one whatever the budget is: a solver keeps rows to 1e-7, and a limit on shares is a row
@@ -16,6 +17,7 @@ small part of the unit, asks again in a smaller one; limits that collide shrink 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -123,23 +125,23 @@ def _laid_out(problem: Problem, unit: float) -> Pieces:
     money = [a for a in axes if a != "tokens"]
     rows: list[tuple[int, float, float, list[float], list[float]]] = []
     for i, supply in enumerate(problem.supplies):
-        cap, pool = min(float(supply.cap), unit), float(supply.available)
-        entry = [supply.fixed(a) for a in axes]
-        price = [supply.each(a) for a in axes]
-        train = [problem.per_trained(a) for a in axes]
-        both = [p + t for p, t in zip(price, train, strict=True)]
+        cap = min(float(supply.cap), unit)
         nothing = [0.0] * len(axes)
         if supply.max_share == 0:
             rows.append((i, 0.0, 0.0, nothing, nothing))
             continue
         if any(supply.fixed(a) for a in money):
             rows.append((i, 0.0, 0.0, nothing, nothing))
-        if any(supply.each(a) for a in money) and cap > pool:
-            rows.append((i, 0.0, pool, both, entry))
-            spent = [e + p * pool for e, p in zip(entry, price, strict=True)]
-            rows.append((i, pool, cap, train, spent))
-        else:
-            rows.append((i, 0.0, cap, both, entry))
+        ends = {last for a in money for _, last, each in supply.steps(a) if each}
+        starts = {first for a in money for first, _, _ in supply.steps(a)}
+        bends = sorted(b for b in {0.0, *starts, *ends} if b < cap)
+        for low, high in pairwise([*bends, cap]):
+            each, fixed = [], []
+            for a in axes:
+                price = sum(e for first, last, e in supply.steps(a) if first <= low < last)
+                each.append(price + problem.per_trained(a))
+                fixed.append(supply.acquired(a, low) - price * low)
+            rows.append((i, low, high, each, fixed))
     limits = np.array([problem.most[a] for a in axes])
     return Pieces(
         owner=np.array([r[0] for r in rows], dtype=np.int64),

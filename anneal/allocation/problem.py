@@ -6,6 +6,10 @@ tokens trains N / (1 - r) tokens. Money and FLOPs are those of the whole run, re
     usd   = sum over bought (usd_fixed + usd_per_token * unique) + usd_per_trained * N / (1 - r)
     flops = the same with FLOPs
 
+A price in USD may rise from tier to tier; the cheap tokens are bought first. Of a source that may
+be repeated this too means that the dear tiers are bought before the cheap ones are repeated: where
+that is not what is wanted, each tier can be a supply of its own under one `group`.
+
 A source's tokens are unique up to what exists and repeated beyond it, up to `max_epochs` times;
 all unique tokens are bought before any is repeated (repeating to save acquisition costs is not
 considered). Fixed costs are paid when a source is bought at all.
@@ -25,10 +29,13 @@ import numpy as np
 from anneal.errors import PlanError
 from anneal.laws import Law
 from anneal.laws.points import Floats, Ints
+from anneal.sources import tiers
+from anneal.sources.tiers import Tier
 
 Axis = Literal["tokens", "usd", "flops"]
 AXES: tuple[Axis, ...] = ("tokens", "usd", "flops")
 Objective = Literal["mean", "cvar", "chance"]
+Step = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Supply:
         max_epochs: repetition cap.
         usd_fixed, flops_fixed: paid once if bought.
         usd_per_token, flops_per_token: per unique token bought.
+        usd_tiers: (tokens, USD per token) besides, cheapest first; the last price holds beyond.
         group: label of its curve; the name where empty.
         min_share, max_share: of source tokens.
         currency: of its two prices; it must be the problem's where they are not 0.
@@ -51,6 +59,7 @@ class Supply:
     max_epochs: float = 16.0
     usd_fixed: float = 0.0
     usd_per_token: float = 0.0
+    usd_tiers: tuple[Tier, ...] = ()
     flops_fixed: float = 0.0
     flops_per_token: float = 0.0
     group: str = ""
@@ -67,9 +76,22 @@ class Supply:
         """Paid once, on an axis."""
         return {"tokens": 0.0, "usd": self.usd_fixed, "flops": self.flops_fixed}[axis]
 
-    def each(self, axis: Axis) -> float:
-        """Paid per unique token, on an axis."""
-        return {"tokens": 0.0, "usd": self.usd_per_token, "flops": self.flops_per_token}[axis]
+    def steps(self, axis: Axis) -> tuple[Step, ...]:
+        """What unique tokens cost on an axis: (first, last, price of each), up to `available`."""
+        each = {"tokens": 0.0, "usd": self.usd_per_token, "flops": self.flops_per_token}[axis]
+        out: list[Step] = []
+        first = 0.0
+        for tokens, price in tiers.steps(self.usd_tiers if axis == "usd" else (), each):
+            last = min(first + tokens, float(self.available))
+            if last > first:
+                out.append((first, last, price))
+            first = last
+        return tuple(out)
+
+    def acquired(self, axis: Axis, unique: float) -> float:
+        """Paid for unique tokens on an axis, the fixed part too."""
+        parts = ((min(unique, last) - first, each) for first, last, each in self.steps(axis))
+        return self.fixed(axis) + sum(tokens * each for tokens, each in parts if tokens > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,9 +245,15 @@ class Problem:
         if kind == "tokens":
             return np.asarray(total)
         fixed = np.array([s.fixed(kind) for s in self.supplies])
-        each = np.array([s.each(kind) for s in self.supplies])
-        bought = (tokens > 0) @ fixed + np.minimum(tokens, self.available) @ each
+        owner, first, last, each = self.steps(kind)
+        bought = (tokens > 0) @ fixed + (np.clip(tokens[:, owner], first, last) - first) @ each
         return np.asarray(bought + self.per_trained(kind) * total)
+
+    def steps(self, axis: Axis) -> tuple[Ints, Floats, Floats, Floats]:
+        """Prices of unique tokens: each step's supply, where it begins and ends, price; (s,)."""
+        rows = [(i, *step) for i, s in enumerate(self.supplies) for step in s.steps(axis)]
+        owner, first, last, each = (np.array(column) for column in zip(*rows, strict=True))
+        return owner, first, last, each
 
     def without(self, name: str) -> Problem:
         """The same question with one supply not to be bought; the others keep their places."""
@@ -250,6 +278,7 @@ class Problem:
                     s,
                     usd_fixed=s.usd_fixed * factor,
                     usd_per_token=s.usd_per_token * factor,
+                    usd_tiers=tuple((tokens, each * factor) for tokens, each in s.usd_tiers),
                     flops_fixed=s.flops_fixed * factor,
                     flops_per_token=s.flops_per_token * factor,
                 )
@@ -329,7 +358,11 @@ def _check_numbers(problem: Problem) -> None:
 
 def _check_money(problem: Problem) -> None:
     for s in problem.supplies:
-        if (s.usd_fixed or s.usd_per_token) and s.currency != problem.currency:
+        try:
+            tiers.rising(s.usd_tiers)
+        except ValueError as error:
+            raise PlanError(f"allocation: source `{s.name}`: {error}") from None
+        if s.acquired("usd", s.available) and s.currency != problem.currency:
             raise PlanError(
                 f"allocation: costs in two currencies: source `{s.name}` is priced in "
                 f"{s.currency}, the problem in {problem.currency}",

@@ -14,6 +14,8 @@ NOTHING = 1e-9
 """Share of a purchase below which a source is not bought."""
 CLOSE = 1e-9
 """Of a limit: what is over by less is kept (rounding of sums)."""
+BEYOND = 1e-12
+"""Part of an amount by which it has passed the place where a price changes."""
 REACH = 64
 """Whole tokens that rounding may move a source by, beside one for every source."""
 
@@ -52,25 +54,32 @@ def fill(
 def _furthest(problem: Problem, unit: Floats, most: Floats) -> Floats:
     """(c,) largest amounts, from 1 token to `most` (c,), along shares (c, m) within the spending.
 
-    Spending is piecewise linear in the amount and concave: tokens that repeat or are capped cost
-    less. So Newton's steps from below never overshoot a limit, and end on it once every bend on the
-    way is passed.
+    Spending is piecewise linear in the amount and, between the places where a price rises,
+    concave: tokens that repeat or are capped cost less. So Newton's steps from below that stop
+    where a price rises never overshoot a limit, and end on it once every bend on the way is passed.
     """
-    caps, pools = problem.caps, problem.available
+    caps = problem.caps
     out = most
     for axis, limit in problem.most.items():
         train = problem.per_trained(axis)
-        each = np.array([s.each(axis) for s in problem.supplies])
+        owner, first, last, each = problem.steps(axis)
+        rises = np.flatnonzero(first > 0)
+        with np.errstate(divide="ignore"):  # a source that is not bought never gets there
+            bends = first[rises] / unit[:, owner[rises]]
         room = limit - (unit > 0) @ np.array([s.fixed(axis) for s in problem.supplies])
         amount = np.zeros_like(most)
-        for _ in range(2 * caps.size + 2):
+        for _ in range(2 * caps.size + rises.size + 2):
             x = amount[:, None] * unit
             trained = np.minimum(x, caps)
-            left = room - np.minimum(trained, pools) @ each - train * trained.sum(axis=1)
-            price = (unit * (x < caps) * (each * (x < pools) + train)).sum(axis=1)
+            paid = (np.clip(trained[:, owner], first, last) - first) @ each
+            left = room - paid - train * trained.sum(axis=1)
+            here = x[:, owner] * (1 + BEYOND)
+            bought = (here >= first) & (here < last) & (x < caps)[:, owner]
+            price = (unit[:, owner] * bought) @ each + train * (unit * (x < caps)).sum(axis=1)
             step = np.full_like(price, np.inf)  # where nothing more is bought nothing more is paid
             np.divide(np.maximum(left, 0.0), price, out=step, where=price > 0)
-            moved = np.minimum(amount + step, out)
+            ahead = np.where(bends > amount[:, None] * (1 + BEYOND), bends, np.inf)
+            moved = np.minimum(np.minimum(amount + step, out), ahead.min(axis=1, initial=np.inf))
             if (moved <= amount * (1 + 1e-14)).all():
                 break
             amount = moved
@@ -184,17 +193,24 @@ def _programme(problem: Problem, tokens: Floats) -> Ints:
     """The most whole tokens, then the nearest to the purchase, that keep every limit.
 
     Unknowns are whole offsets e from the rounded-down purchase, and their distances d from it. A
-    price is taken as that of a new token up to what exists, which can only overstate a cost.
+    price is taken as that of a new token up to what exists, which can only overstate a cost; no
+    offset leaves the tier of a rising price that the purchase lies in.
     """
     m = len(problem.supplies)
     base = np.minimum(np.floor(tokens + 1e-9), problem.caps)
     some = tokens > 0.5
     base = np.where(some, base, 0.0)
     reach = float(REACH + m)
+    low = np.where(some, np.maximum(-base, -reach), 0.0)
+    high = np.where(some, np.minimum(problem.caps - base, reach), 0.0)
     rows, most = [], []
     for axis, limit in problem.most.items():
-        new = base < problem.available
-        price = np.array([s.each(axis) for s in problem.supplies]) * new + problem.per_trained(axis)
+        owner, first, last, each = problem.steps(axis)
+        inside = (first <= base[owner]) & (base[owner] < last)
+        price = np.bincount(owner, each * inside, minlength=m) + problem.per_trained(axis)
+        rising = inside & (last < problem.available[owner])
+        np.minimum.at(high, owner[rising], np.floor(last[rising]) - base[owner[rising]])
+        np.maximum.at(low, owner[inside], np.ceil(first[inside]) - base[owner[inside]])
         if price.max() > 0:
             rows.append(price / price.max())
             most.append((limit - problem.spent(base[None, :], axis)[0]) / price.max())
@@ -217,10 +233,7 @@ def _programme(problem: Problem, tokens: Floats) -> Ints:
         constraints=LinearConstraint(matrix, ub=bound),
         integrality=np.concatenate([np.ones(m), np.zeros(m)]),
         bounds=Bounds(
-            np.concatenate([np.where(some, np.maximum(-base, -reach), 0.0), np.zeros(m)]),
-            np.concatenate(
-                [np.where(some, np.minimum(problem.caps - base, reach), 0.0), np.full(m, np.inf)]
-            ),
+            np.concatenate([low, np.zeros(m)]), np.concatenate([high, np.full(m, np.inf)])
         ),
     )
     if found.x is None:

@@ -15,7 +15,6 @@ forbids.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,23 +26,20 @@ from anneal.curation.licences import refuse_forbidden
 from anneal.curation.models import annotator_models
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step, Synthesize
 from anneal.curation.synthesis import planned
+from anneal.curation.token_steps import tokenizer_step, tokens_step
 from anneal.curation.values import (
     CuratedSource,
     CuratedTarget,
     CurationRecord,
     DocumentsWork,
-    ExistingTokenizer,
     PrepareStep,
     TokenizerSettings,
-    TokenizerWork,
-    TokensWork,
     TrainedTokenizer,
 )
 from anneal.errors import SourceError
 from anneal.sources.files import fingerprint
-from anneal.sources.tokenizer import TokenizerInfo, tokenizer_file
+from anneal.sources.tokenizer import TokenizerInfo
 from anneal.sources.values import (
-    Cost,
     Manifest,
     PreparedReader,
     Split,
@@ -54,7 +50,7 @@ from anneal.values import address
 T = TypeVar("T")
 
 RECIPE = 2
-"""Raised when the code of a step changes what it makes of the same input."""
+"""Raised when the code of a step changes what documents it makes of the same input."""
 
 
 def plan_preparation(
@@ -96,9 +92,10 @@ def plan_preparation(
         planner.source(source.name, ())
     planner.refuse_targets_as_sources()
     learn_from = [planner.source(name, ("tokenizer",)).id for name in names]
-    maker = _tokenizer_step(tokenizer, learn_from, base)
+    layouts = [source.layout for source in sources]
+    maker, marks = tokenizer_step(tokenizer, learn_from, layouts, base)
     items: list[CuratedSource | CuratedTarget] = [*targets, *sources]
-    tokens = [_tokens_step(item, planner.steps[_key(item)], maker) for item in items]
+    tokens = [tokens_step(item, planner.steps[_key(item)], maker, marks) for item in items]
     _refuse_twins(tokens)
     # documents that two sources share are prepared once
     made = {step.id: step for step in planner.steps.values()}
@@ -110,6 +107,8 @@ def manifests(
     targets: Sequence[CuratedTarget],
     steps: Sequence[PrepareStep],
     store: Store,
+    *,
+    others: Sequence[CuratedSource] = (),
 ) -> dict[str, Manifest]:
     """Manifest of each source and target by name, once all of `steps` are finished.
 
@@ -117,12 +116,15 @@ def manifests(
     measured cost comes what the source declares and, where it is made from another source's
     documents, what that one declares for all the tokens that had to be read for one that was kept.
 
+    Args:
+        others: as in `plan_preparation`: their declared prices count too.
+
     Raises:
         StoreError: when a step is not finished.
     """
-    documents = {s.work.name: s for s in steps if s.work.kind == "documents"}
+    documents = {s.id: s.work for s in steps if isinstance(s.work, DocumentsWork)}
     found: dict[str, Manifest] = {}
-    by_name = {source.name: source for source in sources}
+    by_name = {source.name: source for source in (*others, *sources)}
     for step in steps:
         work = step.work
         if work.kind != "tokens":
@@ -134,13 +136,14 @@ def manifests(
             "licence": work.licence or "unknown",
         }
         if work.role != "target":
-            cost = _added(manifest.cost, by_name[work.name].cost, 1.0)
-            upstream, ratio = by_name[work.name], 1.0
-            while isinstance(upstream.read, PreparedReader) and upstream.read.source in by_name:
-                record = read_value(documents[upstream.name].done(store), CurationRecord)
+            cost = manifest.cost.plus(by_name[work.name].cost)
+            made, ratio = work.documents, 1.0
+            # by address: sources that differ in layout alone share their documents
+            while isinstance(read := documents[made].read, PreparedReader):
+                record = read_value(store.documents(made) / "curation.json", CurationRecord)
                 ratio *= record.read_bytes / record.bytes
-                upstream = by_name[upstream.read.source]
-                cost = _added(cost, upstream.cost, ratio)
+                cost = cost.plus(by_name[read.source].cost, ratio)
+                made = documents[made].upstream[read.source]
             update["cost"] = cost
         found[work.name] = manifest.model_copy(update=update)
     return found
@@ -362,68 +365,6 @@ def _recipe(
     return recipe
 
 
-def _tokenizer_step(
-    settings: TrainedTokenizer | ExistingTokenizer, documents: Sequence[str], base: Path
-) -> PrepareStep:
-    if isinstance(settings, TrainedTokenizer):
-        recipe: list[Any] = [settings.model_dump(exclude={"sources"}), sorted(documents)]
-        work = TokenizerWork(settings=settings, documents=tuple(sorted(documents)))
-        needs = tuple(dict.fromkeys(work.documents))
-    else:
-        path = base / Path(settings.path).expanduser()
-        path = path if path.exists() else hub_tokenizer(settings)
-        digest = hashlib.sha256(tokenizer_file(path).read_bytes()).hexdigest()
-        recipe = [settings.end_of_text, digest]
-        work = TokenizerWork(settings=settings, path=str(path))
-        needs = ()
-    return PrepareStep(
-        id=address(["tokenizer", RECIPE, settings.kind, recipe]),
-        label="tokenizer",
-        needs=needs,
-        work=work,
-    )
-
-
-def hub_tokenizer(settings: ExistingTokenizer) -> Path:
-    """Folder with the files of a hub tokenizer, fetched into the machine's cache if need be.
-
-    Raises:
-        SourceError: when it is neither here nor there.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(
-                settings.path, revision=settings.revision, allow_patterns=["*token*.json"]
-            )
-        )
-    except Exception as error:  # its errors are httpx's, its own, OSError and ValueError
-        raise SourceError(
-            f"tokenizer {settings.path}: no such folder, and the hub does not answer for it:"
-            f" {str(error).splitlines()[0]}",
-            hint="correct tokenizer.path; relative paths start from the sweep file",
-        ) from error
-
-
-def _tokens_step(
-    item: CuratedSource | CuratedTarget, documents: PrepareStep, tokenizer: PrepareStep
-) -> PrepareStep:
-    return PrepareStep(
-        id=address(["tokens", RECIPE, documents.id, tokenizer.id, item.max_tokens]),
-        label=f"tokens of {item.name}",
-        needs=(documents.id, tokenizer.id),
-        work=TokensWork(
-            name=item.name,
-            role="target" if isinstance(item, CuratedTarget) else item.kind,
-            licence="" if isinstance(item, CuratedTarget) else item.licence,
-            documents=documents.id,
-            tokenizer=tokenizer.id,
-            max_tokens=item.max_tokens,
-        ),
-    )
-
-
 def _refuse_twins(tokens: Sequence[PrepareStep]) -> None:
     """Two names for the same tokens would be compared with each other and both be paid for."""
     labels: dict[str, str] = {}
@@ -448,13 +389,3 @@ def _apart(one: Split | None, other: Split | None) -> bool:
         and (one.fraction, one.salt) == (other.fraction, other.salt)
         and one.part != other.part
     )
-
-
-def _added(measured: Cost, declared: Cost, ratio: float) -> Cost:
-    """`measured` plus `declared`, its per-token prices times the tokens read per token kept."""
-    prices = {
-        name: getattr(measured, name)
-        + getattr(declared, name) * (ratio if name.endswith("_per_token") else 1.0)
-        for name in Cost.model_fields
-    }
-    return Cost(**prices)

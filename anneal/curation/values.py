@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from anneal.curation.steps import Clean, Decontaminate, Deduplicate, Step, WriteExercises
+from anneal.sources.layout import FillMarks, Layout, Marks
 from anneal.sources.values import Evidence, Kind, Name, Reader, Source, Split, Target
 from anneal.store import Store
 from anneal.values import Value
@@ -63,6 +64,9 @@ class ExistingTokenizer(Value):
     revision: str | None = None
     end_of_text: str | None = None
     """Token put after each document; None takes the tokenizer's own end-of-sequence token."""
+    fim_tokens: FillMarks | None = None
+    """Tokens before prefix, suffix and middle, for layouts with a `fim_rate`; None knows the names
+    that published tokenizers use."""
 
 
 def _tokenizer_kind(value: Any) -> str:
@@ -173,6 +177,8 @@ class TokenizerWork(Value):
     """Addresses of the documents to train on."""
     path: str = ""
     """Where an existing tokenizer lies."""
+    marks: tuple[str, ...] = ()
+    """Further special tokens of one to train."""
 
 
 class TokensWork(Value):
@@ -186,6 +192,9 @@ class TokensWork(Value):
     tokenizer: str
     """Step that makes the tokenizer."""
     max_tokens: int | None
+    layout: Layout = Layout()
+    marks: Marks = Marks()
+    """Names of the tokens that the layout puts in."""
 
 
 class PrepareStep(Value):

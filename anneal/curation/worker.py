@@ -155,6 +155,7 @@ def _tokenizer(step: PrepareStep, work: TokenizerWork, store: Store) -> None:
                 made,
                 vocabulary=work.settings.vocabulary,
                 sample_bytes=work.settings.sample_bytes,
+                marks=work.marks,
             )
         else:
             info = import_tokenizer(Path(work.path), made, end_of_text=work.settings.end_of_text)
@@ -196,5 +197,7 @@ def _tokens(step: PrepareStep, work: TokensWork, store: Store, report: Report) -
             notes=record.notes,
         ),
         max_tokens=work.max_tokens,
+        layout=work.layout,
+        marks=work.marks,
         report=report,
     )

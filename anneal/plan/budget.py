@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from anneal.plan.flops import training_flops
+from anneal.sources.tiers import affords, steps
 from anneal.sources.values import Cost, Name
 from anneal.values import Value
 
@@ -102,6 +103,10 @@ class Prices(Value):
         seconds = cost.seconds_fixed + cost.seconds_per_token * unique
         return cost.usd(unique) + seconds * self.usd_per_hour / 3600
 
+    def acquisition_each(self, cost: Cost) -> float:
+        """USD of one more unique token, tiers apart."""
+        return cost.usd_per_token + cost.seconds_per_token * self.usd_per_hour / 3600
+
     def training_usd(self, flops: float) -> float:
         return flops * self.usd_per_flop
 
@@ -130,23 +135,19 @@ def real_tokens(
 
     With acquisition a per unique token and f fixed, and training t per source token (replay
     included), a budget B buys X = (B - f) / (t + a) while that is below the U that exist, and
-    X = (B - f - a U) / t beyond it.
+    X = (B - f - a U) / t beyond it; where a rises, it is so from tier to tier. A source that costs
+    nothing at all is bought as far as its cap.
     """
     if real.tokens is not None:
         return float(real.tokens)
     train = training_flops(parameters, 1.0) / (1 - replay_share)
     cost = supply.cost
     if real.flops is not None:
-        total, fixed, each = real.flops, cost.flops_fixed, cost.flops_per_token
+        left, prices_each = real.flops - cost.flops_fixed, steps((), cost.flops_per_token)
     else:
         assert real.usd is not None
-        total, train = real.usd, prices.training_usd(train)
-        fixed = prices.acquisition_usd(cost, 0.0)
-        each = prices.acquisition_usd(cost, 1.0) - fixed
-    left = max(0.0, total - fixed)
-    if train + each == 0:
-        return supply.limit  # free: as much as the cap allows
-    buys = left / (train + each)
-    if buys <= supply.tokens or train == 0:
-        return min(buys, supply.limit) if train == 0 else buys
-    return (left - each * supply.tokens) / train
+        train = prices.training_usd(train)
+        left = real.usd - prices.acquisition_usd(cost, 0.0)
+        prices_each = steps(cost.usd_tiers, prices.acquisition_each(cost))
+    buys = affords(left, prices_each, exist=float(supply.tokens), train=train)
+    return buys if buys < float("inf") else supply.limit

@@ -1,8 +1,8 @@
 """Tokens: documents become memory-mapped shards of ids, and a manifest that says what is there.
 
-A shard is nothing but ids, little-endian uint16 or uint32, documents one after another, each with
-its end-of-text. `documents.npy` holds where documents start, over all shards. So a reader maps the
-files and slices: no parsing, no copy, page cache shared by all workers of a machine.
+Documents lie one after another, each with its end-of-text, or as the source's `Layout` says. What
+only streams is encoded and written at once; where order, packing or `max_tokens` must know every
+document first, encoded documents wait on disk and only keys and lengths are held in memory.
 
 Shards lie in `tokens/<content>/`, under the hash of what they hold: the same tokens have the same
 name whatever recipe they came from, and that name is what a run is identified by. The recipe's own
@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,18 @@ from pydantic import Field
 from anneal.errors import SourceError
 from anneal.sources.documents import Document
 from anneal.sources.files import seeded_order
+from anneal.sources.fill import arranged, cut
+from anneal.sources.layout import Layout, Marks
+from anneal.sources.order import Ints, Keys
+from anneal.sources.packing import BATCH, best_fit
+from anneal.sources.shards import Reader, Shards, Tokens
 from anneal.sources.tokenizer import load_tokenizer
-from anneal.sources.values import Cost, Evidence, Kind, Manifest, Name, Shard
+from anneal.sources.values import Cost, Evidence, Kind, Manifest, Name
 from anneal.store import Store, write_value, writing
 from anneal.values import Value, address
 
-Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Mask = npt.NDArray[np.bool_]
+PLAIN, NO_MARKS = Layout(), Marks()
 
 MANIFEST_FILE = "manifest.json"
 OFFSETS_FILE = "documents.npy"
@@ -66,6 +73,8 @@ def tokenize(
     *,
     provenance: Provenance,
     max_tokens: int | None = None,
+    layout: Layout = PLAIN,
+    marks: Marks = NO_MARKS,
     report: Callable[[int, int], None] = lambda done, total: None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> Manifest:
@@ -80,39 +89,34 @@ def tokenize(
         recipe: address under which `store.tokens` keeps the copy of the manifest.
         provenance: what to write into the manifest beside the tokens.
         max_tokens: keep whole documents in a seeded order until the next would exceed this.
+        layout: order, boundaries, fill-in-the-middle and packing.
+        marks: names of the tokens that the layout puts in.
         report: called with (bytes of text encoded, bytes in all).
         shard_tokens: most tokens in one file.
 
     Raises:
-        SourceError: no document.
+        SourceError: no document; a mark that the tokenizer does not have.
         StoreError: the disk is full or refuses.
     """
-    encoder, info = load_tokenizer(tokenizer)
-    wide = info.vocabulary > 2**16
+    encoder = _Encoder(tokenizer, layout, marks, report, provenance.bytes)
+    wide = encoder.info.vocabulary > 2**16
+    if layout.sequence:  # windows must not cross from one file into the next
+        shard_tokens = max(1, shard_tokens // layout.sequence) * layout.sequence
     with writing(store.tokens(recipe)) as scratch:
-
-        def encoded(chosen: npt.NDArray[np.bool_] | None, writer: _Writer) -> None:
-            for texts in _batches(open_documents(), chosen):
-                encodings = encoder.encode_batch_fast(texts, add_special_tokens=False)
-                for text, encoding in zip(texts, encodings, strict=True):
-                    writer.add(np.array([*encoding.ids, info.end_of_text]), len(text.encode()))
-                report(min(sum(writer.sizes), provenance.bytes), provenance.bytes)
-
-        if max_tokens is None:
-            writer = _Writer(scratch, wide, shard_tokens)
-            encoded(None, writer)
+        shards = Shards(scratch, wide=wide, shard_tokens=shard_tokens)
+        plain = (layout.order, layout.packing) == ("as_read", "concatenate")
+        if plain and layout.boundary != "repository" and max_tokens is None:
+            for body in encoder.bodies(open_documents(), None):
+                shards.add(encoder.whole([body]))
+            documents, size = len(encoder.sizes), sum(encoder.sizes)
         else:
             (scratch / "candidates").mkdir()
-            candidates = _Writer(scratch / "candidates", wide, shard_tokens)
-            order, chosen = _seeded_candidates(open_documents(), max_tokens)
-            encoded(chosen, candidates)
-            writer = _Writer(scratch, wide, shard_tokens)
-            for ids, size in candidates.pick(order, chosen, max_tokens):
-                writer.add(ids, size)
-            candidates.remove()
-        if not writer.sizes:
+            waiting = Shards(scratch / "candidates", wide=wide, shard_tokens=SHARD_TOKENS)
+            documents, size = _laid_out(open_documents, encoder, waiting, shards, max_tokens)
+            waiting.remove()
+        if not documents:
             raise SourceError(f"`{provenance.name}`: no document to tokenise")
-        manifest = writer.finish(provenance, info.content, info.vocabulary)
+        manifest = _finished(shards, provenance, encoder, documents=documents, size=size)
         with writing(store.tokens(manifest.content)) as folder:
             for name in [*(shard.file for shard in manifest.shards), OFFSETS_FILE]:
                 os.replace(scratch / name, folder / name)
@@ -157,121 +161,170 @@ def document_starts(folder: Path) -> npt.NDArray[np.int64]:
     return starts
 
 
-class _Writer:
-    """Appends documents to shards of at most `shard_tokens`, hashing as it writes."""
+class _Encoder:
+    """Documents to token ids, with what the layout puts between and into them."""
 
-    def __init__(self, folder: Path, wide: bool, shard_tokens: int) -> None:
-        self.folder = folder
-        self.kind = np.dtype("<u4" if wide else "<u2")
-        self.shard_tokens = shard_tokens
-        self.shards: list[Shard] = []
-        self.starts = array("q", [0])
+    def __init__(
+        self,
+        tokenizer: Path,
+        layout: Layout,
+        marks: Marks,
+        report: Callable[[int, int], None],
+        total: int,
+    ) -> None:
+        self.encoder, self.info = load_tokenizer(tokenizer)
+        self.layout, self.report, self.total = layout, report, total
+        self.ordered = layout.order != "as_read" or layout.boundary == "repository"
+        self.keys = Keys(layout)
+        """Of each document encoded, where order or boundaries ask for them."""
         self.sizes = array("q")
-        self.file: IO[bytes] | None = None
-        self.written = 0
-        self.digest = hashlib.sha256()
+        """UTF-8 bytes of each document encoded."""
+        begin = [self._id(marks.begin)] if layout.boundary == "begin_end" else []
+        self.begin = np.array(begin, dtype=np.int64)
+        self.end = np.array([self.info.end_of_text], dtype=np.int64)
+        self.edges = len(begin) + 1
+        fill = marks.fill or ("", "", "")
+        self.fill = [self._id(name) for name in fill] if layout.fim_rate else []
 
-    def add(self, ids: npt.NDArray[np.integer], size: int) -> None:
-        """One document: its ids, shape (tokens,), and the bytes of its text."""
-        data = ids.astype(self.kind)
-        self.starts.append(self.starts[-1] + len(data))
-        self.sizes.append(size)
-        while len(data):
-            if self.file is None:
-                path = self.folder / f"{len(self.shards):05d}.bin"
-                self.file = open(path, "wb")  # noqa: SIM115  closed by close()
-            part, data = np.split(data, [self.shard_tokens - self.written])
-            raw = part.tobytes()
-            self.file.write(raw)
-            self.digest.update(raw)
-            self.written += len(part)
-            if self.written == self.shard_tokens:
-                self.close()
+    def _id(self, name: str) -> int:
+        found = self.encoder.token_to_id(name)
+        if found is None:
+            raise SourceError(
+                f"tokenizer: no token {name!r}, which the layout asks for",
+                hint="set boundary: end and fim_rate: 0, or take a tokenizer that has it",
+            )
+        return int(found)
 
-    def close(self) -> None:
-        """Ends the current shard."""
-        if self.file is not None:
-            name = Path(self.file.name).name
-            self.file.close()
-            shard = Shard(file=name, tokens=self.written, sha256=self.digest.hexdigest())
-            self.shards.append(shard)
-            self.file, self.written, self.digest = None, 0, hashlib.sha256()
-
-    def pick(
-        self, order: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], max_tokens: int
-    ) -> Iterator[tuple[Tokens, int]]:
-        """The documents, in stream order, that come first in `order` and fit; at least one."""
-        self.close()
-        position = np.cumsum(chosen) - 1  # of a chosen document among those written
-        ranked = position[[i for i in order if chosen[i]]]
-        lengths = np.diff(np.array(self.starts))
-        fitting = int(np.searchsorted(np.cumsum(lengths[ranked]), max_tokens, side="right"))
-        maps = [np.memmap(self.folder / s.file, dtype=self.kind, mode="r") for s in self.shards]
-        for i in sorted(ranked[: max(1, fitting)]):
-            start, stop = self.starts[i], self.starts[i + 1]
-            spans = range(start // self.shard_tokens, (stop - 1) // self.shard_tokens + 1)
-            parts = [
-                maps[s][max(0, start - s * self.shard_tokens) : stop - s * self.shard_tokens]
-                for s in spans
+    def bodies(self, documents: Iterable[Document], chosen: Mask | None) -> Iterator[list[int]]:
+        """Ids of each chosen document, marks for filling in included, boundaries not."""
+        done = 0
+        for batch in _batches(documents, chosen):
+            cuts = [cut(document.text, document.id, self.layout) for document in batch]
+            texts = [
+                text
+                for document, pieces in zip(batch, cuts, strict=True)
+                for text in ((document.text,) if pieces is None else pieces[:3])
             ]
-            yield np.concatenate(parts), self.sizes[i]
+            encodings = iter(self.encoder.encode_batch_fast(texts, add_special_tokens=False))
+            for document, pieces in zip(batch, cuts, strict=True):
+                self.sizes.append(len(document.text.encode()))
+                done += self.sizes[-1]
+                if self.ordered:
+                    self.keys.add(document)
+                if pieces is None:
+                    yield next(encodings).ids
+                    continue
+                before, after, between = self.fill
+                yield arranged(
+                    *(next(encodings).ids for _ in range(3)),
+                    marks=(before, after, between),
+                    suffix_first=pieces.suffix_first,
+                )
+            self.report(min(done, self.total), self.total)
 
-    def remove(self) -> None:
-        """Deletes what was written."""
-        for shard in self.shards:
-            (self.folder / shard.file).unlink()
-        self.folder.rmdir()
+    def whole(self, bodies: Sequence[Sequence[int]] | Sequence[Tokens]) -> Ints:
+        """One run of documents with its boundaries: (tokens,)."""
+        parts = [np.asarray(body, dtype=np.int64) for body in bodies]
+        return np.concatenate([self.begin, *parts, self.end])
 
-    def finish(self, provenance: Provenance, tokenizer: str, vocabulary: int) -> Manifest:
-        """Writes the index and returns the manifest."""
-        self.close()
-        starts = np.array(self.starts, dtype=np.int64)
-        np.save(self.folder / OFFSETS_FILE, starts)
-        tokens, size = int(starts[-1]), sum(self.sizes)
-        dtype: Literal["uint16", "uint32"] = "uint32" if self.kind.itemsize == 4 else "uint16"
-        index = hashlib.sha256(starts.tobytes()).hexdigest()
-        content = address([tokenizer, dtype, [s.sha256 for s in self.shards], index, size])
+
+def _laid_out(
+    open_documents: Callable[[], Iterable[Document]],
+    encoder: _Encoder,
+    waiting: Shards,
+    shards: Shards,
+    max_tokens: int | None,
+) -> tuple[int, int]:
+    """Encodes into `waiting`, then writes what is kept, in order; returns (documents, bytes)."""
+    order = chosen = None
+    if max_tokens is not None:
+        order, chosen = _seeded_candidates(open_documents(), max_tokens)
+    for body in encoder.bodies(open_documents(), chosen):
+        waiting.add(np.array(body, dtype=np.int64))
+    kept = np.arange(len(encoder.sizes))
+    with waiting.reader() as reader:
+        if order is not None and chosen is not None:
+            assert max_tokens is not None
+            position = np.cumsum(chosen) - 1  # of a chosen document among those encoded
+            ranked = position[order[chosen[order]]]
+            reached = np.cumsum(reader.lengths[ranked] + encoder.edges)
+            fitting = int(np.searchsorted(reached, max_tokens, side="right"))
+            kept = np.sort(ranked[: max(1, fitting)])
+        ordered = encoder.keys.order(kept) if encoder.ordered else kept
+        begins = encoder.keys.runs(ordered) if encoder.ordered else np.arange(len(kept) + 1)
+        if encoder.layout.packing == "concatenate":
+            for first, last in pairwise(begins):
+                shards.add(encoder.whole([reader[i] for i in ordered[first:last]]))
+        else:
+            _packed(ordered, begins, reader, encoder, shards)
+    return len(kept), int(np.array(encoder.sizes)[kept].sum())
+
+
+def _packed(ordered: Ints, begins: Ints, reader: Reader, encoder: _Encoder, shards: Shards) -> None:
+    """Writes runs of documents by best fit; in the index every stretch is a document.
+
+    Args:
+        ordered: (n,) documents in their order.
+        begins: (runs + 1,) where in it each run begins.
+    """
+    sequence, end = encoder.layout.sequence, encoder.info.end_of_text
+    assert sequence is not None
+    tokens = np.concatenate([[0], np.cumsum(reader.lengths[ordered])])[begins]
+    for start in range(0, len(begins) - 1, BATCH):
+        batch = begins[start : start + BATCH + 1]
+        lengths = np.diff(tokens[start : start + BATCH + 1]) + encoder.edges
+        for row in best_fit(lengths.tolist(), sequence):
+            for span in row:
+                run = ordered[batch[span.item] : batch[span.item + 1]]
+                ids = encoder.whole([reader[i] for i in run])
+                shards.add(ids[span.first : span.last])
+            shards.pad(-shards.tokens % sequence, end)
+    shards.pad(1, end)  # the last window's last token is followed by one too
+
+
+def _finished(
+    shards: Shards, provenance: Provenance, encoder: _Encoder, *, documents: int, size: int
+) -> Manifest:
+    """Writes the index and returns the manifest."""
+    shards.close()
+    starts = np.array(shards.starts, dtype=np.int64)
+    np.save(shards.folder / OFFSETS_FILE, starts)
+    tokens = shards.tokens - shards.padding
+    dtype: Literal["uint16", "uint32"] = "uint32" if shards.kind.itemsize == 4 else "uint16"
+    index = hashlib.sha256(starts.tobytes()).hexdigest()
+    tokenizer = encoder.info.content
+    content = address([tokenizer, dtype, [s.sha256 for s in shards.shards], index, size])
+    return Manifest(
+        name=provenance.name,
+        kind=provenance.kind,
+        documents_address=provenance.documents_address,
+        tokenizer=tokenizer,
+        vocabulary=encoder.info.vocabulary,
+        dtype=dtype,
+        tokens=tokens,
+        padding=shards.padding,
+        bytes=size,
+        documents=documents,
+        dropped=provenance.dropped,
+        shards=tuple(shards.shards),
+        content=content,
+        layout=encoder.layout,
+        licence=provenance.licence,
+        evidence=provenance.evidence,
         # what was paid for all curated bytes, per byte, times the bytes in a token
-        share = size / provenance.bytes / tokens
-        paid = provenance.paid
-        cost = Cost(
-            seconds_fixed=paid.seconds_fixed,
-            seconds_per_token=paid.seconds_per_token * share,
-            flops_fixed=paid.flops_fixed,
-            flops_per_token=paid.flops_per_token * share,
-            usd_fixed=paid.usd_fixed,
-            usd_per_token=paid.usd_per_token * share,
-        )
-        return Manifest(
-            name=provenance.name,
-            kind=provenance.kind,
-            documents_address=provenance.documents_address,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            dtype=dtype,
-            tokens=tokens,
-            bytes=size,
-            documents=len(self.sizes),
-            dropped=provenance.dropped,
-            shards=tuple(self.shards),
-            content=content,
-            licence=provenance.licence,
-            evidence=provenance.evidence,
-            cost=cost,
-            notes=provenance.notes,
-        )
+        cost=provenance.paid.per_token(size / provenance.bytes / tokens),
+        notes=provenance.notes,
+    )
 
 
-def _batches(
-    documents: Iterable[Document], chosen: npt.NDArray[np.bool_] | None
-) -> Iterator[list[str]]:
-    """Texts of the chosen documents in batches of about `BATCH_BYTES`."""
-    batch: list[str] = []
+def _batches(documents: Iterable[Document], chosen: Mask | None) -> Iterator[list[Document]]:
+    """The chosen documents in batches of about `BATCH_BYTES` of text."""
+    batch: list[Document] = []
     size = 0
     for index, document in enumerate(documents):
         if chosen is not None and not chosen[index]:
             continue
-        batch.append(document.text)
+        batch.append(document)
         size += len(document.text)
         if size >= BATCH_BYTES:
             yield batch
@@ -280,9 +333,7 @@ def _batches(
         yield batch
 
 
-def _seeded_candidates(
-    documents: Iterable[Document], max_tokens: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _seeded_candidates(documents: Iterable[Document], max_tokens: int) -> tuple[Ints, Mask]:
     """(Seeded order of the documents, which of them can be among the first `max_tokens`)."""
     keys, sizes = [], array("q")
     for document in documents:

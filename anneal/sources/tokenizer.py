@@ -14,7 +14,7 @@ import hashlib
 import heapq
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,15 +49,21 @@ class TokenizerInfo(Value):
 
 
 def train_tokenizer(
-    streams: Iterable[Iterable[Document]], folder: Path, *, vocabulary: int, sample_bytes: int
+    streams: Iterable[Iterable[Document]],
+    folder: Path,
+    *,
+    vocabulary: int,
+    sample_bytes: int,
+    marks: Sequence[str] = (),
 ) -> TokenizerInfo:
     """Trains a byte-level BPE into `folder`.
 
     Args:
         streams: documents of each source to learn from.
         folder: an existing, empty folder.
-        vocabulary: entries, the 256 bytes and end-of-text included.
+        vocabulary: entries, the 256 bytes and special tokens included.
         sample_bytes: bytes taken from each stream, as whole documents in a seeded order.
+        marks: further special tokens, for filling in the middle.
 
     Raises:
         SourceError: when the text has too few distinct pieces for such a vocabulary.
@@ -70,7 +76,7 @@ def train_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[END_OF_TEXT, *marks],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from anneal.sources.layout import Layout
+from anneal.sources.tiers import Tiers, add_tiers, tiers_usd
 from anneal.values import Value
 
 Kind = Literal["general", "filtered", "synthetic", "high_quality"]
@@ -169,6 +171,9 @@ class Cost(Value):
 
     usd_fixed: float = Field(0.0, ge=0)
     usd_per_token: float = Field(0.0, ge=0)
+    usd_tiers: Tiers = ()
+    """A rising price, besides `usd_per_token`: (tokens, usd per token) of each tier. The cheap
+    tokens are bought first; the last tier's price holds for all beyond it."""
     flops_fixed: float = Field(0.0, ge=0)
     flops_per_token: float = Field(0.0, ge=0)
     seconds_fixed: float = Field(0.0, ge=0)
@@ -176,11 +181,30 @@ class Cost(Value):
 
     def usd(self, unique_tokens: float, *, bought: bool = True) -> float:
         """Money for `unique_tokens`, in USD; nothing at all when not bought."""
-        return self.usd_fixed + self.usd_per_token * unique_tokens if bought else 0.0
+        if not bought:
+            return 0.0
+        each = self.usd_per_token * unique_tokens
+        return self.usd_fixed + each + tiers_usd(self.usd_tiers, unique_tokens)
 
     def flops(self, unique_tokens: float, *, bought: bool = True) -> float:
         """FLOPs for `unique_tokens`."""
         return self.flops_fixed + self.flops_per_token * unique_tokens if bought else 0.0
+
+    def per_token(self, share: float) -> Cost:
+        """Fixed parts as they are, per-token parts times `share`."""
+        each = {k: getattr(self, k) * share for k in Cost.model_fields if k.endswith("_per_token")}
+        return self.model_copy(update=each)
+
+    def plus(self, other: Cost, ratio: float = 1.0) -> Cost:
+        """Both together, where a token of this source takes `ratio` tokens of the other's."""
+        summed = {
+            name: getattr(self, name)
+            + getattr(other, name) * (ratio if name.endswith("_per_token") else 1.0)
+            for name in Cost.model_fields
+            if name != "usd_tiers"
+        }
+        theirs = tuple((tokens / ratio, each * ratio) for tokens, each in other.usd_tiers)
+        return Cost(**summed, usd_tiers=add_tiers(self.usd_tiers, theirs))
 
 
 class Source(Value):
@@ -199,6 +223,8 @@ class Source(Value):
     """Repetition cap: a run or an allocation that asks for more is refused."""
     max_tokens: int | None = Field(None, gt=0)
     """Keep at most about this many unique tokens (whole documents, in a seeded order)."""
+    layout: Layout = Layout()
+    """Order of documents, their boundaries, fill-in-the-middle, packing."""
 
 
 class Target(Value):
@@ -258,7 +284,9 @@ class Manifest(Value):
     vocabulary: int = Field(gt=0)
     dtype: Literal["uint16", "uint32"]
     tokens: int = Field(gt=0)
-    """Unique tokens, one end-of-text per document included."""
+    """Unique tokens, one end-of-text per document included, padding not."""
+    padding: int = Field(0, ge=0)
+    """Further tokens that fill up windows."""
     bytes: int = Field(gt=0)
     """UTF-8 bytes of the text: the denominator of bits per byte."""
     documents: int = Field(gt=0)
@@ -267,6 +295,7 @@ class Manifest(Value):
     shards: tuple[Shard, ...]
     content: str
     """Content address of the tokens: what runs are identified by."""
+    layout: Layout = Layout()
     licence: str = "unknown"
     """As the source declares it."""
     evidence: Evidence = Evidence()
@@ -278,6 +307,6 @@ class Manifest(Value):
 
     @model_validator(mode="after")
     def _shards_sum(self) -> Manifest:
-        if sum(s.tokens for s in self.shards) != self.tokens:
+        if sum(s.tokens for s in self.shards) != self.tokens + self.padding:
             raise ValueError("tokens of the shards do not sum to the manifest's tokens")
         return self

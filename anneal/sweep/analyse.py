@@ -269,13 +269,13 @@ def alone(source: str) -> str:
 def _supply(evidence: Evidence, supply: Supply) -> alloc.Supply:
     prices = evidence.design.prices
     least, most = evidence.ask.allocation.shares.get(supply.name, (0.0, 1.0))
-    fixed = prices.acquisition_usd(supply.cost, 0.0)
     return alloc.Supply(
         name=supply.name,
         available=supply.tokens,
         max_epochs=supply.max_epochs,
-        usd_fixed=fixed,
-        usd_per_token=prices.acquisition_usd(supply.cost, 1.0) - fixed,
+        usd_fixed=prices.acquisition_usd(supply.cost, 0.0),
+        usd_per_token=prices.acquisition_each(supply.cost),
+        usd_tiers=supply.cost.usd_tiers,
         flops_fixed=supply.cost.flops_fixed,
         flops_per_token=supply.cost.flops_per_token,
         min_share=least,

@@ -78,8 +78,8 @@ def axis_value(design: Design, arm: Arm, axis: Axis, tokens: Floats, unique: Flo
         return train + (cost.flops_fixed + cost.flops_per_token * unique if arm.bought else 0.0)
     usd = train * design.prices.usd_per_flop
     if arm.bought:
-        fixed = design.prices.acquisition_usd(cost, 0.0)
-        usd = usd + fixed + (design.prices.acquisition_usd(cost, 1.0) - fixed) * unique
+        price = np.vectorize(lambda u: design.prices.acquisition_usd(cost, u), otypes=[float])
+        usd = usd + price(unique)
     return usd
 
 

@@ -119,7 +119,10 @@ def _sources(evidence: Evidence) -> tuple[SourceRow, ...]:
                 dropped=manifest.dropped,
                 licence=source.licence,
                 usd_fixed=fixed,
-                usd_per_million_tokens=(prices.acquisition_usd(manifest.cost, 1e6) - fixed),
+                # of all there are: a price that rises is told as its average
+                usd_per_million_tokens=1e6
+                * (prices.acquisition_usd(manifest.cost, manifest.tokens) - fixed)
+                / manifest.tokens,
                 flops_per_token=manifest.cost.flops_per_token,
                 seconds_per_million_tokens=manifest.cost.seconds_per_token * 1e6,
                 max_epochs=source.max_epochs,

@@ -88,7 +88,7 @@ def prepare_some(
 
 def read(ask: Sweep, steps: tuple[PrepareStep, ...], store: Store) -> dict[str, Manifest]:
     """Manifests of a finished preparation, by name of source or target."""
-    return manifests((*ask.source, *ask.replay), ask.target, steps, store)
+    return manifests((*ask.source, *ask.replay), ask.target, steps, store, others=ask.helper)
 
 
 def task_of(step: PrepareStep, store: Store) -> Task:

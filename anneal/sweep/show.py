@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from anneal.ledger import Ledger, export
+from anneal.plan.budget import Supply
 from anneal.plan.flops import TRAINING_FORMULA, llama_parameters, training_flops
 from anneal.plan.runs import PlannedRun, plan_runs, run_flops
 from anneal.plan.values import LlamaShape
+from anneal.sources.tiers import steps
 from anneal.sources.values import Manifest
 from anneal.store import Store
 from anneal.sweep.base import base_spec, start_from
@@ -145,8 +147,8 @@ def _totals(
     acquired = sum(c.flops(n) for c, n in zip(bought, sizes, strict=True))
     price = sum(design.prices.acquisition_usd(c, n) for c, n in zip(bought, sizes, strict=True))
     out.print(
-        f"acquiring  {acquired:.3g} FLOPs, {price:.4g} USD = fixed + per token x unique tokens, "
-        "every source whole"
+        f"acquiring  {acquired:.3g} FLOPs, {price:.4g} USD = fixed + per token (by tier) x unique "
+        "tokens, every source whole"
     )
     out.print(
         f"evidence   {everything:.3g} FLOPs in all = {everything / real:.1%} of the real budget's "
@@ -188,9 +190,29 @@ def _supplies(design: Design, manifests: Mapping[str, Manifest], out: Console) -
         manifest = manifests[supply.name]
         out.print(
             f"source     {supply.name}: {supply.tokens:,} unique tokens, {manifest.documents:,} "
-            f"documents, at most {supply.max_epochs:g} epochs",
+            f"documents, at most {supply.max_epochs:g} epochs"
+            f"{_rising(design, supply)}{_padded(manifest)}",
             markup=False,
         )
+
+
+def _rising(design: Design, supply: Supply) -> str:
+    """A rising price in words: USD a million unique tokens, tier by tier."""
+    tiers = supply.cost.usd_tiers
+    if not tiers:
+        return ""
+    each = design.prices.acquisition_each(supply.cost)
+    told = [
+        f"{price * 1e6:.4g}" + (f" for {tokens:,.0f}" if tokens < float("inf") else " beyond")
+        for tokens, price in steps(tiers, each)
+    ]
+    return f"; USD a million: {', '.join(told)}"
+
+
+def _padded(manifest: Manifest) -> str:
+    """Tokens that packing adds to fill up windows, where it does."""
+    share = manifest.padding / (manifest.tokens + manifest.padding)
+    return f"; {share:.2%} padding on top" if share else ""
 
 
 def show_status(ask: Sweep, path: Path | None) -> None:

@@ -108,6 +108,13 @@ class Sweep(Value):
             raise ValueError(f"named twice: {', '.join(sorted(double))}")
         if all(t.guard for t in self.target):
             raise ValueError("every target is a guard: there is nothing to aim at")
+        for source in (*self.source, *self.replay):
+            packed = source.layout.sequence
+            if packed not in {None, self.phase.sequence}:
+                raise ValueError(
+                    f"source.{source.name}.layout.sequence packs windows of {packed}, "
+                    f"phase.sequence trains on {self.phase.sequence}"
+                )
         own, asked = {s.name for s in self.source}, self.allocation
         for key, given in (("current", asked.current), ("shares", asked.shares)):
             if unknown := set(given) - own:

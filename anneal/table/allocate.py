@@ -16,6 +16,7 @@ from anneal.errors import TableError
 from anneal.laws import HoldOut, Law
 from anneal.report import bought
 from anneal.report.decision import NextBest, Sensitivity
+from anneal.sources.tiers import affords
 from anneal.table.cells import near
 from anneal.table.costs import Costs
 from anneal.table.fit import guard_law
@@ -85,6 +86,7 @@ def problem_of(
                 max_epochs=costs.sources[name].max_epochs,
                 usd_fixed=costs.sources[name].usd_fixed,
                 usd_per_token=costs.sources[name].usd_each,
+                usd_tiers=costs.sources[name].usd_tiers,
                 flops_fixed=costs.sources[name].flops_fixed,
                 flops_per_token=costs.sources[name].flops_per_token,
             )
@@ -206,12 +208,9 @@ def decision_budget(costs: Costs) -> float:
         source = costs.sources[name]
         usd = axis == "usd"
         fixed = source.usd_fixed if usd else source.flops_fixed
-        each = source.usd_each if usd else source.flops_per_token
         train = (costs.usd_each if usd else costs.flops_each) / (1 - costs.replay)
-        left = max(amount - fixed, 0.0)
-        buys = left / (train + each)
-        if buys > source.available:
-            buys = (left - each * source.available) / train
+        prices = source.prices(axis)
+        buys = affords(amount - fixed, prices, exist=source.available, train=train)
         most.append(min(buys, float(source.cap)))
     return max(most)
 
@@ -271,7 +270,7 @@ def _feasible(costs: Costs, name: str) -> None:
     usd = axis == "usd"
     needed = {
         n: (costs.sources[n].usd_fixed if usd else costs.sources[n].flops_fixed)
-        + (costs.sources[n].usd_each if usd else costs.sources[n].flops_per_token)
+        + costs.sources[n].prices(axis)[0][1]
         + (costs.usd_each if usd else costs.flops_each) / (1 - costs.replay)
         for n in bought
     }

@@ -11,6 +11,7 @@
         max_epochs: 8                  # most passes, 4 where nothing is said
         usd_fixed: 500                 # paid once if any of it is bought
         usd_per_billion_tokens: 40     # or usd_per_token, of unique tokens
+        usd_tiers: [[1e8, 0], [1e9, 2e-7]]  # a rising price besides: tokens, USD for each of them
         flops_per_token: 0             # and flops_fixed
         licence: research              # a licence group, by any name
     exclude_licences: [research]       # groups of which nothing may be bought
@@ -40,6 +41,7 @@ from pydantic import Field, ValidationError, model_validator
 from anneal.errors import TableError
 from anneal.plan.budget import Prices
 from anneal.plan.flops import training_flops
+from anneal.sources.tiers import Tier, Tiers, steps
 from anneal.values import Value
 
 MAX_EPOCHS = 4.0
@@ -60,6 +62,8 @@ class SourceCosts(Value):
     usd_fixed: float = Field(0.0, ge=0)
     usd_per_token: float | None = Field(None, ge=0)
     usd_per_billion_tokens: float | None = Field(None, ge=0)
+    usd_tiers: Tiers = ()
+    """A rising price besides: (tokens, USD per token), cheapest first; the last holds beyond."""
     flops_fixed: float = Field(0.0, ge=0)
     flops_per_token: float = Field(0.0, ge=0)
     licence: str = ""
@@ -74,10 +78,16 @@ class SourceCosts(Value):
 
     @property
     def usd_each(self) -> float:
-        """USD per unique token."""
+        """USD per unique token, tiers apart."""
         if self.usd_per_token is not None:
             return self.usd_per_token
         return (self.usd_per_billion_tokens or 0.0) / 1e9
+
+    def prices(self, axis: Literal["usd", "flops"]) -> tuple[Tier, ...]:
+        """Steps of the price of a unique token on an axis."""
+        if axis == "flops":
+            return steps((), self.flops_per_token)
+        return steps(self.usd_tiers, self.usd_each)
 
     @property
     def cap(self) -> int:

@@ -145,6 +145,34 @@ def test_the_real_budget_is_spent_exactly(real):
     assert spent == pytest.approx(asked, rel=1e-9)
 
 
+@pytest.mark.parametrize("usd", [2.5, 8.0, 30.0, 50.0, 500.0])
+def test_the_real_budget_is_spent_exactly_on_a_rising_price(usd):
+    tiers = ((100_000, 0.0), (900_000, 4e-6), (1_000_000, 2e-5))
+    cost = Cost(usd_fixed=2.0, usd_per_token=1e-6, usd_tiers=tiers, seconds_per_token=1e-4)
+    books = supply("books", 2_500_000, cost=cost)
+    x = real_tokens(Real(usd=usd), books, prices=PRICES, parameters=N, replay_share=0.25)
+    unique = min(x, books.tokens)
+    spent = PRICES.training_usd(training_flops(N, x / 0.75)) + PRICES.acquisition_usd(cost, unique)
+    assert spent == pytest.approx(usd, abs=1e-9)
+    hand = 2 + 1e-6 * unique + 1e-7 * unique
+    hand += 4e-6 * min(max(unique - 1e5, 0), 9e5) + 2e-5 * max(unique - 1e6, 0)
+    assert PRICES.acquisition_usd(cost, unique) == pytest.approx(hand)
+
+
+def test_runs_are_priced_by_the_tiers_of_the_tokens_they_see():
+    tiers = ((20_000, 0.0), (40_000, 1e-6), (1, 1e-4))
+    books = supply("books", cost=Cost(usd_tiers=tiers))
+    plan = design((books,), BUDGET.model_copy(update={"repetition": "natural"}))
+    runs = [r for r in plan_runs(plan) if r.source == "books"]
+    assert {r.budget: round(r.acquisition_usd, 9) for r in runs} == {
+        16_384: 0.0,
+        32_768: pytest.approx(0.012768),
+        65_536: pytest.approx(0.04 + 0.5536),
+        131_072: pytest.approx(0.04 + 7.1072),
+        262_144: pytest.approx(0.04 + 20.2144),
+    }
+
+
 def test_exactly_one_real_budget():
     with pytest.raises(ValidationError, match="exactly one of tokens, usd and flops"):
         Real(tokens=1, usd=2.0)

@@ -45,6 +45,16 @@ def test_the_budget_in_usd_buys_what_one_source_alone_would(tmp_path):
     assert decision_budget(slow) == pytest.approx(10 / (costs.usd_each + 40e-9))
 
 
+def test_a_budget_in_usd_buys_up_a_rising_price(tmp_path):
+    tiers = "usd_tiers: [[1e6, 0], [2e6, 1e-6], [1, 5e-6]]"
+    content = PRICED.replace("{tokens: 1e8}", "{usd: 30}").replace("licence:", f"{tiers}, licence:")
+    costs = costs_of(tmp_path, content)
+    alone = costs.model_copy(update={"sources": {"slow": costs.sources["slow"]}})
+    bought = decision_budget(alone)
+    paid = 40e-9 * bought + 1e-6 * 2e6 + 5e-6 * (bought - 3e6) + costs.usd_each * bought
+    assert paid == pytest.approx(30)
+
+
 BAD = {
     "no YAML": ("budget: {tokens: 1e8", "while parsing", "example"),
     "a list": ("- 1\n", "no mapping", "help"),
@@ -57,6 +67,17 @@ BAD = {
     "negative": (GOOD.replace("40", "-40"), "usd_per_billion_tokens", "correct"),
     "NaN": (GOOD.replace("40", ".nan"), "usd_per_billion_tokens", "correct"),
     "text": (GOOD.replace("40", "cheap"), "usd_per_billion_tokens", "correct"),
+    "a falling price": (
+        GOOD.replace("licence:", "usd_tiers: [[1e6, 2e-6], [1e6, 1e-6]], licence:"),
+        "`sources.slow.usd_tiers`: usd_tiers must rise: tier 2 at 1e-06 USD a token is cheaper "
+        "than tier 1 at 2e-06",
+        "correct",
+    ),
+    "no tokens in a tier": (
+        GOOD.replace("licence:", "usd_tiers: [[0, 2e-6]], licence:"),
+        "usd_tiers",
+        "correct",
+    ),
     "two prices": (GOOD.replace("licence:", "usd_per_token: 1, licence:"), "not both", "correct"),
     "two budgets": (GOOD.replace("tokens: 1e8", "tokens: 1e8, usd: 3"), "exactly one", "correct"),
     "another currency in a key": (
