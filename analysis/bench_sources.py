@@ -291,39 +291,40 @@ def pipeline(size: int = 12_000_000, rounds: int = 3) -> None:
             ],
         }
         print(f"pipeline: {len(texts)} documents, {megabytes:.1f} MB, {os.cpu_count()} cores")
-        alone(tokenizer, texts[:50], fast=False)  # starts its threads
-        speeds: dict[str, list[float]] = {}
-        for round in range(rounds):
-            seconds = {
-                "encode_batch alone": alone(tokenizer, texts, fast=False),
-                "encode_batch_fast alone": alone(tokenizer, texts, fast=True),
-            }
+        alone(tokenizer, texts[:50], "encode_batch")  # starts its threads
+        taken: dict[str, list[np.ndarray]] = {}
+        for number in range(rounds):
+            for name in ("encode_batch", "encode_batch_fast"):
+                taken.setdefault(f"{name} alone", []).append(alone(tokenizer, texts, name))
             for name, steps in chains.items():
-                store = Store(Path(base) / f"store{round}{name}")
-                seconds[name] = prepared(steps, raw, place, store)
-            for name, taken in seconds.items():
-                speeds.setdefault(name, []).append(megabytes / taken)
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
-    for name, speed in medians.items():
-        plain, fast = (medians[f"encode_batch{kind} alone"] for kind in ("", "_fast"))
+                store = Store(Path(base) / f"store{number}{name}")
+                taken.setdefault(name, []).append(prepared(steps, raw, place, store))
+    print("seconds: by the clock; of processors; of those by the main thread")
+    medians = {name: np.median(np.array(found), axis=0) for name, found in taken.items()}
+    clock, processors, _ = medians["encode_batch alone"]
+    for name, median in medians.items():
         print(
-            f"{name:45} {speed:6.2f} MB/s  over encode_batch {speed / plain:.2f},"
-            f" over encode_batch_fast {speed / fast:.2f}"
-            f"  ({', '.join(f'{s:.2f}' for s in speeds[name])})"
+            f"{name:45} {megabytes / median[0]:6.2f} MB/s, over encode_batch"
+            f" {clock / median[0]:.2f}; processors {processors / median[1]:.2f};"
+            f" seconds {median.round(1)}, by the clock {[round(float(r[0]), 1) for r in taken[name]]}"
         )
     cleaning(texts)
     decontaminating(texts)
 
 
-def alone(tokenizer: object, texts: list[str], *, fast: bool) -> float:
-    encode = tokenizer.encode_batch_fast if fast else tokenizer.encode_batch
-    began = time.perf_counter()
+def clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time(), time.thread_time()])
+
+
+def alone(tokenizer: object, texts: list[str], name: str) -> np.ndarray:
+    encode = getattr(tokenizer, name)
+    began = clocks()
     for begin in range(0, len(texts), 200):
         encode(texts[begin : begin + 200], add_special_tokens=False)
-    return time.perf_counter() - began
+    return clocks() - began
 
 
-def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> float:
+def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> np.ndarray:
     """Seconds of the documents and tokens steps; the tokenizer's import apart."""
     from anneal.curation.plan import plan_preparation
     from anneal.curation.worker import prepare
@@ -332,11 +333,11 @@ def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> flo
     source = CuratedSource(name="s", kind="general", read=reader, steps=steps, clean=False)
     settings = ExistingTokenizer(path=str(tokenizer), end_of_text="<|endoftext|>")
     plan = plan_preparation([source], [], settings, store, base=raw.parent)
-    total = 0.0
+    total = np.zeros(3)
     for step in plan:
-        began = time.perf_counter()
+        began = clocks()
         prepare(step, store, lambda done, total: None)
-        total += (time.perf_counter() - began) * (step.action != "tokenizer")
+        total += (clocks() - began) * (step.action != "tokenizer")
     return total
 
 
