@@ -1,17 +1,14 @@
 # %% [markdown]
-# Sources: which near-duplicate library and why, the speed of preparing a source against the
-# tokenizer alone, and whether memory grows with the corpus. Both sides of a ratio in one process;
-# parts in processes of their own, since each wants other threads:
+# Sources: the speed of preparing one against the tokenizer alone, and whether memory grows with the
+# corpus. Both sides of a ratio in one process; parts in processes of their own:
 #
-#     python analysis/bench_sources.py                # all three
-#     python analysis/bench_sources.py library        # one core
-#     python analysis/bench_sources.py pipeline       # all cores
-#     python analysis/bench_sources.py memory         # up to 2 GB of text, below TMPDIR, removed
-#     python analysis/bench_sources.py memory tokens  # the same with tokenising: an hour
+#     python -m analysis.bench_sources                # bench_duplicates and both parts
+#     python -m analysis.bench_sources pipeline
+#     python -m analysis.bench_sources memory         # up to 2 GB of text, below TMPDIR, removed
+#     python -m analysis.bench_sources memory tokens  # the same with tokenising: an hour
 #
-# Text: ../shared/corpora where it is, the interpreter's and its packages' own otherwise. datasketch
-# and datatrove are no dependencies: `pip install datasketch datatrove xxhash spacy` to compare with
-# them; what is absent is left out.
+# Text: ../shared/corpora where it is, the interpreter's own otherwise. ftfy is no dependency: it is
+# compared with where it is installed.
 
 # %%
 from __future__ import annotations
@@ -20,22 +17,17 @@ import importlib.util
 import os
 import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from anneal.curation.chain import Chain, Context, Meter
 from anneal.curation.decontaminate import TargetIndex
-from anneal.curation.shingles import ngrams, words
-from anneal.curation.signatures import minhash
 from anneal.curation.steps import Clean, Decontaminate, Deduplicate, Step
 from anneal.curation.values import CuratedSource, ExistingTokenizer
 from anneal.sources.documents import Document, documents, write_documents
@@ -43,9 +35,7 @@ from anneal.sources.values import InstalledReader, JsonlReader
 from anneal.store import Store
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
-NGRAM, JACCARD, BANDS, ROWS = 13, 0.8, 21, 6
-WORD = re.compile(r"\w+", re.ASCII)
-"""ASCII: what our words are on the ASCII text of the comparison."""
+COMMAND = [sys.executable, "-m", "analysis.bench_sources"]
 
 
 def real_text(limit: int, name: str = "general") -> list[str]:
@@ -70,194 +60,6 @@ def carried_out(steps: list[Step], stream: list[Document], base: Path) -> Chain:
         for _ in chain:
             pass
     return chain
-
-
-# %% [markdown]
-# ## Libraries
-# Real documents and a changed copy of each, whose exact Jaccard similarity is known: a stretch of
-# words in the middle is replaced by words of another document. Every library gets 13-grams of the
-# same words, 126 or 128 permutations and 21 bands of 6 rows, and drops from 0.8 upwards. A drop is
-# right where the exact similarity is 0.8 or more; near 0.8 every estimate errs.
-
-
-# %%
-def planted(count: int) -> tuple[list[str], np.ndarray]:
-    """`count` documents followed by their changed copies, and the copies' exact similarity."""
-    rng = random.Random(0)  # noqa: S311
-    texts = [t.encode("ascii", "ignore").decode() for t in real_text(10_000 * count)]
-    texts = [t for t in texts if len(WORD.findall(t)) >= 150][: count + 1]
-    copies, exact = [], []
-    for text, other in pairwise(texts):
-        spans = [m.span() for m in WORD.finditer(text)]
-        size = len(spans) - NGRAM + 1
-        similarity = rng.uniform(0.5, 1.0)
-        lost = max(1, round(size * (1 - similarity) / (1 + similarity)) - NGRAM + 1)
-        at = rng.randrange(len(spans) - lost)
-        foreign = " ".join(WORD.findall(other)[:lost])
-        copy = text[: spans[at][0]] + foreign + text[spans[at + lost - 1][1] :]
-        a, b = (set(ngrams(words(t), NGRAM).tolist()) for t in (text, copy))
-        copies.append(copy)
-        exact.append(len(a & b) / len(a | b))
-    return texts[:-1] + copies, np.array(exact)
-
-
-def ours(texts: list[str], jaccard: float = JACCARD) -> set[int]:
-    step = Deduplicate(ngram=NGRAM, jaccard=jaccard)
-    stream = [Document(str(i), text, "", "") for i, text in enumerate(texts)]
-    with tempfile.TemporaryDirectory() as base:
-        context = Context(Store(base), Path(base), Path(base), {}, {})
-        kept = {int(d.id) for d in Chain([step], Meter(stream), context)}
-    return set(range(len(texts))) - kept
-
-
-def rensa_alone(texts: list[str]) -> set[int]:
-    """Its own index on strings made in Python: whatever shares a band goes, nothing is verified."""
-    from rensa import RMinHash, RMinHashLSH
-
-    index = RMinHashLSH(JACCARD, BANDS * ROWS, BANDS)
-    dropped = set()
-    for number, text in enumerate(texts):
-        signature = RMinHash(BANDS * ROWS, 42)
-        signature.update(shingles_of(text))
-        if index.query(signature):
-            dropped.add(number)
-        else:
-            index.insert(number, signature)
-    return dropped
-
-
-def datasketch(texts: list[str]) -> set[int]:
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(num_perm=128, params=(BANDS, ROWS))
-    kept: dict[int, MinHash] = {}
-    dropped = set()
-    for number, text in enumerate(texts):
-        signature = MinHash(num_perm=128)
-        signature.update_batch([s.encode() for s in shingles_of(text)])
-        if any(signature.jaccard(kept[n]) >= JACCARD for n in index.query(signature)):
-            dropped.add(number)
-        else:
-            index.insert(number, signature)
-            kept[number] = signature
-    return dropped
-
-
-def datatrove(
-    texts: list[str], tokenizer: object, bands: int = BANDS, rows: int = ROWS
-) -> set[int]:
-    """Its four stages; `tokenizer` is a language, or an object that splits words."""
-    from datatrove.data import Document as Row
-    from datatrove.pipeline.dedup import (
-        MinhashDedupBuckets,
-        MinhashDedupCluster,
-        MinhashDedupFilter,
-        MinhashDedupSignature,
-    )
-    from datatrove.pipeline.dedup.minhash import MinhashConfig
-    from loguru import logger
-
-    logger.remove()
-    config = MinhashConfig(n_grams=NGRAM, num_buckets=bands, hashes_per_bucket=rows)
-
-    def documents() -> Iterator[Row]:
-        return (Row(text=text, id=str(i)) for i, text in enumerate(texts))
-
-    with tempfile.TemporaryDirectory() as base:
-        signs, pairs, gone = (f"{base}/{name}" for name in ("signatures", "pairs", "gone"))
-        stage = MinhashDedupSignature(signs, config, language=tokenizer)
-        for _ in stage.run(documents()) or ():
-            pass
-        for bucket in range(bands):
-            MinhashDedupBuckets(signs, pairs, config=config).run(None, bucket, bands)
-        MinhashDedupCluster(pairs, gone, config=config).run()
-        kept = {int(row.id) for row in MinhashDedupFilter(gone).run(documents())}
-    return set(range(len(texts))) - kept
-
-
-def shingles_of(text: str) -> list[str]:
-    found = WORD.findall(text.lower())
-    return [" ".join(found[i : i + NGRAM]) for i in range(max(1, len(found) - NGRAM + 1))]
-
-
-def word_splitter() -> object:
-    from datatrove.utils.word_tokenizers import WordTokenizer
-
-    class Splitter(WordTokenizer):
-        def word_tokenize(self, text: str) -> list[str]:
-            return WORD.findall(text)
-
-        def sent_tokenize(self, text: str) -> list[str]:
-            return [text]
-
-        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-            return [(0, len(text))]
-
-    return Splitter()
-
-
-def library(count: int = 1000) -> None:
-    texts, exact = planted(count)
-    size = sum(map(len, texts))
-    near = exact >= JACCARD
-    print(
-        f"near duplicates: {len(texts)} documents, {size / 1e6:.1f} MB, {near.sum()} of {count}"
-        f" copies at {JACCARD} or more; one core"
-    )
-    rivals: dict[str, Callable[[list[str]], set[int]]] = {
-        "ours": ours,
-        "ours, asked for 0.7": lambda t: ours(t, 0.7),
-        "rensa alone": rensa_alone,
-    }
-    if importlib.util.find_spec("datasketch"):
-        rivals["datasketch"] = datasketch
-    if importlib.util.find_spec("datatrove"):
-        splitter = word_splitter()
-        rivals["datatrove, words by a regular expression"] = lambda t: datatrove(t, splitter)
-        rivals["the same, its own 14 bands of 8"] = lambda t: datatrove(t, splitter, 14, 8)
-        if importlib.util.find_spec("spacy"):
-            rivals["datatrove, its words (spaCy)"] = lambda t: datatrove(t, "eng")
-    speeds = {}
-    print(f"{'':42} documents/s   MB/s  recall  recall >= .85  wrong < .8  wrong < .75")
-    for name, work in rivals.items():
-        work(texts[:20])  # loads what it loads
-        seconds = []
-        for _ in range(3 if name == "ours" else 1):
-            began = time.process_time()
-            dropped = work(texts)
-            seconds.append(time.process_time() - began)
-        gone = np.array([count + i in dropped for i in range(count)])
-        speeds[name] = len(texts) / statistics.median(seconds)
-        print(
-            f"{name:42} {speeds[name]:11,.0f} {speeds[name] * size / len(texts) / 1e6:6.1f}"
-            f"  {gone[near].mean():6.3f}  {gone[exact >= 0.85].mean():13.3f}"
-            f"  {gone[~near].mean():10.3f}  {gone[exact < 0.75].mean():11.3f}"
-            f"  others gone: {len([n for n in dropped if n < count])}"
-        )
-    for name in list(speeds)[2:]:
-        print(f"ours over {name}: {speeds['ours'] / speeds[name]:.1f}")
-    estimates(texts, exact)
-    short = real_text(8_000_000, "math_wp_synth")
-    began = time.process_time()
-    ours(short)
-    seconds = time.process_time() - began
-    print(
-        f"ours on {len(short):,} short documents of {sum(map(len, short)) / len(short):.0f}"
-        f" characters: {len(short) / seconds:,.0f} documents/s"
-    )
-
-
-def estimates(texts: list[str], exact: np.ndarray) -> None:
-    """The error of a signature of 128 values against the exact similarity."""
-    half = len(exact)
-    sets = [ngrams(words(text), NGRAM) for text in texts]
-    signed = minhash(np.concatenate(sets), np.cumsum([0, *map(len, sets)]), 128)
-    error = (signed[:half] == signed[half:]).mean(axis=1) - exact
-    expected = np.sqrt((exact * (1 - exact)).mean() / 128)
-    print(
-        f"estimate less exact similarity: mean {error.mean():+.4f}, deviation {error.std():.4f}"
-        f" (in theory {expected:.4f})"
-    )
 
 
 # %% [markdown]
@@ -291,39 +93,40 @@ def pipeline(size: int = 12_000_000, rounds: int = 3) -> None:
             ],
         }
         print(f"pipeline: {len(texts)} documents, {megabytes:.1f} MB, {os.cpu_count()} cores")
-        alone(tokenizer, texts[:50], fast=False)  # starts its threads
-        speeds: dict[str, list[float]] = {}
-        for round in range(rounds):
-            seconds = {
-                "encode_batch alone": alone(tokenizer, texts, fast=False),
-                "encode_batch_fast alone": alone(tokenizer, texts, fast=True),
-            }
+        alone(tokenizer, texts[:50], "encode_batch")  # starts its threads
+        taken: dict[str, list[np.ndarray]] = {}
+        for number in range(rounds):
+            for name in ("encode_batch", "encode_batch_fast"):
+                taken.setdefault(f"{name} alone", []).append(alone(tokenizer, texts, name))
             for name, steps in chains.items():
-                store = Store(Path(base) / f"store{round}{name}")
-                seconds[name] = prepared(steps, raw, place, store)
-            for name, taken in seconds.items():
-                speeds.setdefault(name, []).append(megabytes / taken)
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
-    for name, speed in medians.items():
-        plain, fast = (medians[f"encode_batch{kind} alone"] for kind in ("", "_fast"))
+                store = Store(Path(base) / f"store{number}{name}")
+                taken.setdefault(name, []).append(prepared(steps, raw, place, store))
+    print("seconds: by the clock; of processors; of those by the main thread")
+    medians = {name: np.median(np.array(found), axis=0) for name, found in taken.items()}
+    clock, processors, _ = medians["encode_batch alone"]
+    for name, median in medians.items():
         print(
-            f"{name:45} {speed:6.2f} MB/s  over encode_batch {speed / plain:.2f},"
-            f" over encode_batch_fast {speed / fast:.2f}"
-            f"  ({', '.join(f'{s:.2f}' for s in speeds[name])})"
+            f"{name:45} {megabytes / median[0]:6.2f} MB/s, over encode_batch"
+            f" {clock / median[0]:.2f}; processors {processors / median[1]:.2f};"
+            f" seconds {median.round(1)}, rounds {[round(float(r[0]), 1) for r in taken[name]]}"
         )
     cleaning(texts)
     decontaminating(texts)
 
 
-def alone(tokenizer: object, texts: list[str], *, fast: bool) -> float:
-    encode = tokenizer.encode_batch_fast if fast else tokenizer.encode_batch
-    began = time.perf_counter()
+def clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time(), time.thread_time()])
+
+
+def alone(tokenizer: object, texts: list[str], name: str) -> np.ndarray:
+    encode = getattr(tokenizer, name)
+    began = clocks()
     for begin in range(0, len(texts), 200):
         encode(texts[begin : begin + 200], add_special_tokens=False)
-    return time.perf_counter() - began
+    return clocks() - began
 
 
-def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> float:
+def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> np.ndarray:
     """Seconds of the documents and tokens steps; the tokenizer's import apart."""
     from anneal.curation.plan import plan_preparation
     from anneal.curation.worker import prepare
@@ -332,11 +135,11 @@ def prepared(steps: list[Step], raw: Path, tokenizer: Path, store: Store) -> flo
     source = CuratedSource(name="s", kind="general", read=reader, steps=steps, clean=False)
     settings = ExistingTokenizer(path=str(tokenizer), end_of_text="<|endoftext|>")
     plan = plan_preparation([source], [], settings, store, base=raw.parent)
-    total = 0.0
+    total = np.zeros(3)
     for step in plan:
-        began = time.perf_counter()
+        began = clocks()
         prepare(step, store, lambda done, total: None)
-        total += (time.perf_counter() - began) * (step.action != "tokenizer")
+        total += (clocks() - began) * (step.action != "tokenizer")
     return total
 
 
@@ -375,7 +178,7 @@ def decontaminating(texts: list[str]) -> None:
         return
     names = ("target_gsm8k", "target_math_other", "target_humaneval")
     targets = [text for name in names for text in real_text(10**9, name)]
-    index = TargetIndex(targets, NGRAM)
+    index = TargetIndex(targets, 13)
     size = sum(len(text.encode()) for text in texts) / 1e6
     began = time.process_time()
     touched = sum(
@@ -384,6 +187,8 @@ def decontaminating(texts: list[str]) -> None:
         for overlap in index.overlaps(texts[begin : begin + 50])
     )
     speed = size / (time.process_time() - began)
+    from analysis.bench_duplicates import shingles_of
+
     known = {shingle for text in targets for shingle in shingles_of(text)}
     few = texts[: len(texts) // 4]
     began = time.process_time()
@@ -406,7 +211,7 @@ def decontaminating(texts: list[str]) -> None:
 def memory(sizes: tuple[int, ...] = (200, 2000), *, tokenise: bool) -> None:
     peaks = []
     for size in sizes:
-        words_ = [sys.executable, __file__, "peak", str(size), str(int(tokenise))]
+        words_ = [*COMMAND, "peak", str(size), str(int(tokenise))]
         done = subprocess.run(words_, check=True, capture_output=True, text=True)
         print(done.stdout.strip(), flush=True)
         peaks.append(float(done.stdout.split("peak ")[1].split()[0]))
@@ -418,7 +223,7 @@ def peak(size: int, *, tokenise: bool) -> None:
     place = CORPORA / "tokenizers" / "bpe4096.json"
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        make_it = [sys.executable, __file__, "make", str(size), str(base / "raw.jsonl.zst")]
+        make_it = [*COMMAND, "make", str(size), str(base / "raw.jsonl.zst")]
         subprocess.run(make_it, check=True)
         began = time.perf_counter()
         steps: list[Step] = [
@@ -479,11 +284,7 @@ def high_water() -> float:
 # %%
 if __name__ == "__main__":
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    if part == "library":
-        with suppress(AttributeError):  # where processes cannot be pinned
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        library()
-    elif part == "pipeline":
+    if part == "pipeline":
         pipeline()
     elif part == "memory":
         memory(tokenise="tokens" in sys.argv)
@@ -492,10 +293,8 @@ if __name__ == "__main__":
     elif part == "make":
         make(int(sys.argv[2]), Path(sys.argv[3]))
     else:
-        for name in ("library", "pipeline", "memory"):
-            threads = {"RAYON_NUM_THREADS": "1"} if name == "library" else {}
-            subprocess.run(
-                [sys.executable, __file__, name],
-                check=True,
-                env=os.environ | threads | {"OMP_NUM_THREADS": "1"},
-            )
+        one = os.environ | {"OMP_NUM_THREADS": "1"}
+        alone_ = [sys.executable, "-m", "analysis.bench_duplicates"]
+        subprocess.run(alone_, check=True, env=one | {"RAYON_NUM_THREADS": "1"})
+        for name in ("pipeline", "memory"):
+            subprocess.run([*COMMAND, name], check=True, env=one)
