@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anneal.curation.leaks import same_input
+from anneal.curation.leaks import kin
 from anneal.curation.models import annotator_models
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step
 from anneal.curation.values import (
@@ -251,11 +251,7 @@ class _Planner:
                 base=base,
                 fingerprint=printed,
                 models=tuple(models),
-                kin={
-                    step.positives: self._kin(step.positives)
-                    for step in steps
-                    if isinstance(step, Annotate) and step.positives
-                },
+                kin=kin(steps, self.known, self.readers, base=self.base),
             ),
         )
         self.steps[_key(item)] = step
@@ -277,19 +273,6 @@ class _Planner:
             raise SourceError(
                 f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
             ) from error
-
-    def _kin(self, name: str) -> tuple[str, ...]:
-        """Targets that read files in common with a source, or with what it is made from."""
-        read = self.known[name].read
-        while isinstance(read, PreparedReader):
-            read = self.known[read.source].read
-        return tuple(
-            sorted(
-                target.name
-                for target in self.readers
-                if same_input(read, target.read, base=self.base)
-            )
-        )
 
 
 def named_sources(step: Step) -> tuple[str, ...]:
