@@ -18,9 +18,10 @@ import numpy as np
 
 from anneal.curation.ranking import Auc
 from anneal.curation.shingles import shingles
+from anneal.curation.steps import Annotate, Step
 from anneal.sources.documents import read_documents
 from anneal.sources.files import input_files
-from anneal.sources.values import HuggingFaceReader, PreparedReader, Reader
+from anneal.sources.values import HuggingFaceReader, PreparedReader, Reader, Source, Target
 
 NOTE = "annotator_warning"
 """Note of a manifest that says so."""
@@ -35,6 +36,32 @@ and licence headers alone stay below."""
 
 LIKE = 0.9
 """Least ROC-AUC of a target's documents that is worth a warning."""
+
+
+def kin(
+    steps: Sequence[Step],
+    sources: Mapping[str, Source],
+    targets: Iterable[Target],
+    *,
+    base: Path,
+) -> dict[str, tuple[str, ...]]:
+    """By source that annotators in `steps` learn from, the targets with a file in common with it.
+
+    Args:
+        steps: of one source.
+        sources: by name; a prepared source counts as what it is made from.
+        targets: targets and guards.
+        base: folder that relative paths start from.
+    """
+    found = {}
+    for step in steps:
+        if isinstance(step, Annotate) and step.positives:
+            read = sources[step.positives].read
+            while isinstance(read, PreparedReader):
+                read = sources[read.source].read
+            same = (t.name for t in targets if same_input(read, t.read, base=base))
+            found[step.positives] = tuple(sorted(same))
+    return found
 
 
 def same_input(one: Reader, other: Reader, *, base: Path) -> bool:

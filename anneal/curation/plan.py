@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anneal.curation.benchmarks import benchmarks_address
-from anneal.curation.leaks import same_input
+from anneal.curation.leaks import kin
 from anneal.curation.licences import refuse_forbidden
 from anneal.curation.models import annotator_models
 from anneal.curation.steps import Annotate, Decontaminate, Deduplicate, Step, Synthesize
@@ -285,11 +285,7 @@ class _Planner:
                 benchmarks=benchmarks,
                 forbidden_licences=licences,
                 models=tuple(models),
-                kin={
-                    step.positives: self._kin(step.positives)
-                    for step in steps
-                    if isinstance(step, Annotate) and step.positives
-                },
+                kin=kin(steps, self.known, self.readers, base=self.base),
             ),
         )
         self.steps[_key(item)] = step
@@ -322,19 +318,6 @@ class _Planner:
             raise SourceError(
                 f"{_key(item)[0]} `{item.name}`: {error.what}", hint=error.hint
             ) from error
-
-    def _kin(self, name: str) -> tuple[str, ...]:
-        """Targets that read files in common with a source, or with what it is made from."""
-        read = self.known[name].read
-        while isinstance(read, PreparedReader):
-            read = self.known[read.source].read
-        return tuple(
-            sorted(
-                target.name
-                for target in self.readers
-                if same_input(read, target.read, base=self.base)
-            )
-        )
 
 
 def named_sources(step: Step) -> tuple[str, ...]:
