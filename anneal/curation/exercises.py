@@ -62,7 +62,7 @@ def write_exercises(
             for number, facts in enumerate(functions(document.text, step))
         )
         if not found:
-            tally.dropped["no documented function"] += 1
+            tally.drop(document, "no documented function")
         for key, number, facts in found[: step.per_document]:
             form = FORMS[key % len(FORMS)]
             text = form(facts, key // len(FORMS)).strip() + "\n"

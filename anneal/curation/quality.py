@@ -92,7 +92,6 @@ def annotate(
         kept = best(ranked, sizes, step.keep)
     else:
         kept = best_within(ranked, sizes, getattr(pool, step.within).codes, step.keep)
-    tally.dropped["low quality score"] += int((~kept).sum())
     tally.notes |= _selection(step, pool, scores, kept)
     if targets:
         told = [f"{name} {auc.value:.3f}" for name, auc in targets.items()]
@@ -101,9 +100,11 @@ def annotate(
         signs += leaks.as_high(learned.auc, targets)
     if signs:
         tally.notes[leaks.NOTE] = leaks.warning(str(step.positives), signs)
-    for document, keep in zip(read_documents(spool), kept, strict=True):
+    for document, keep, score in zip(read_documents(spool), kept, scores, strict=True):
         if keep:
             yield document
+        else:
+            tally.drop(document, "low quality score", measured=round(float(score), 4))
 
 
 def _annotator(

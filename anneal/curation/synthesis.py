@@ -76,7 +76,7 @@ def synthesize(
                 try:
                     text = _accepted(ask, step)
                 except Rejected as reason:
-                    tally.dropped[str(reason)] += 1
+                    tally.drop(ask.seed, str(reason), answer=ask.number)
                     paid.rejected[str(reason)] += 1
                     continue
                 paid.accepted += 1
@@ -285,8 +285,7 @@ def _drawn(
         if len(heap) < count:
             heapq.heappush(heap, row)
         else:
-            heapq.heappushpop(heap, row)
-            tally.dropped["seed not drawn"] += 1
+            tally.drop(heapq.heappushpop(heap, row)[2], "seed not drawn")
     return [(document, shown) for _, _, document, shown in sorted(heap, reverse=True)]
 
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from anneal.curation.dropped import DROPPED_FILE
 from anneal.curation.steps import Synthesize
 from anneal.curation.values import CurationRecord, StepRecord
 from anneal.errors import SettingsError
 from anneal.launch.live import Live
 from anneal.launch.local import LocalLauncher, on_gpus
 from anneal.plan.budget import Prices
+from anneal.sources.evidence import NOT_STATED
 from anneal.sources.values import Cost, Manifest
 from anneal.store import Store, read_value
 from anneal.sweep.prepare import prepare_some
 from anneal.sweep.values import Sweep
 
 MILLION = 1e6
+MOST_TOLD = 8
+"""Licences and languages told of, the largest."""
 
 
 def prepare_sources(ask: Sweep, names: Sequence[str]) -> None:
@@ -50,9 +54,9 @@ def prepare_sources(ask: Sweep, names: Sequence[str]) -> None:
         _tell(step.work.name, manifest, record, ask.prices)
         cost = declared.get(step.work.name)
         if cost is not None and cost != Cost():
-            each, once = _usd(cost.usd_per_token * MILLION), _usd(cost.usd_fixed)
-            line("declared", f"{each} a million tokens, {once} once, on top")
-        line("documents", str(_short(store.documents(step.work.documents))))
+            line("declared", _declared(cost) + ", on top")
+        folder = _short(store.documents(step.work.documents))
+        line("documents", f"{folder} (what was dropped, and why: {DROPPED_FILE})")
 
 
 def synthesize_source(ask: Sweep, name: str) -> None:
@@ -102,8 +106,27 @@ def _tell(name: str, manifest: Manifest, record: CurationRecord, prices: Prices)
         f"{cost.seconds_per_token * MILLION:.3g} s; "
         f"once: {_usd(fixed)}, {cost.flops_fixed:.3g} FLOPs, {cost.seconds_fixed:.3g} s",
     )
+    for head, counted in (
+        ("licences", record.evidence.licences),
+        ("languages", record.evidence.languages),
+    ):
+        rows = sorted(counted.items(), key=lambda item: -item[1].bytes)
+        told = [
+            f"{name} {c.documents:,} ({c.bytes / record.bytes:.0%} of bytes)" for name, c in rows
+        ]
+        if len(told) > 1 or (told and rows[0][0] != NOT_STATED):
+            line(head, ", ".join(told[:MOST_TOLD]) + ("" if len(told) <= MOST_TOLD else ", ..."))
     for key, value in record.notes.items():
-        line("noted", f"{key.replace('_', ' ')}: {value}")
+        if "\n" not in str(value):  # a whole template, say: it stands in curation.json
+            line("noted", f"{key.replace('_', ' ')}: {value}")
+
+
+def _declared(cost: Cost) -> str:
+    once = f"{_usd(cost.usd_fixed)} once"
+    if not cost.usd_tiers:
+        return f"{_usd(cost.usd_per_token * MILLION)} a million tokens, {once}"
+    tiers = [f"{tokens:,.6g} tokens at {_usd(each * MILLION)}" for tokens, each in cost.usd_tiers]
+    return f"{', then '.join(tiers)} a million, {once}"
 
 
 def _step(step: StepRecord, prices: Prices) -> str:
