@@ -16,9 +16,10 @@ import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from pydantic import Field
 from anneal.errors import SourceError
 from anneal.sources.documents import Document
 from anneal.sources.files import seeded_order
-from anneal.sources.fill import arranged, cut
+from anneal.sources.fill import Pieces, arranged, cut
 from anneal.sources.layout import Layout, Marks
 from anneal.sources.order import Ints, Keys
 from anneal.sources.packing import BATCH, best_fit
@@ -198,14 +199,8 @@ class _Encoder:
     def bodies(self, documents: Iterable[Document], chosen: Mask | None) -> Iterator[list[int]]:
         """Ids of each chosen document, marks for filling in included, boundaries not."""
         done = 0
-        for batch in _batches(documents, chosen):
-            cuts = [cut(document.text, document.id, self.layout) for document in batch]
-            texts = [
-                text
-                for document, pieces in zip(batch, cuts, strict=True)
-                for text in ((document.text,) if pieces is None else pieces[:3])
-            ]
-            encodings = iter(self.encoder.encode_batch_fast(texts, add_special_tokens=False))
+        for batch, cuts, found in self._encoded(documents, chosen):
+            encodings = iter(found.result())
             for document, pieces in zip(batch, cuts, strict=True):
                 self.sizes.append(len(document.text.encode()))
                 done += self.sizes[-1]
@@ -221,6 +216,30 @@ class _Encoder:
                     suffix_first=pieces.suffix_first,
                 )
             self.report(min(done, self.total), self.total)
+
+    def _encoded(
+        self, documents: Iterable[Document], chosen: Mask | None
+    ) -> Iterator[tuple[list[Document], list[Pieces | None], Future[list[Any]]]]:
+        """Batches, their cuts and their encodings; one is encoded while the last one is used.
+
+        What is done with ids is one thread's work, and the encoder's threads need not wait for it.
+        """
+        ready = None
+        with ThreadPoolExecutor(1) as pool:
+            for batch in _batches(documents, chosen):
+                cuts = [cut(document.text, document.id, self.layout) for document in batch]
+                texts = [
+                    text
+                    for document, pieces in zip(batch, cuts, strict=True)
+                    for text in ((document.text,) if pieces is None else pieces[:3])
+                ]
+                encode = self.encoder.encode_batch_fast
+                following = batch, cuts, pool.submit(encode, texts, add_special_tokens=False)
+                if ready is not None:
+                    yield ready
+                ready = following
+            if ready is not None:
+                yield ready
 
     def whole(self, bodies: Sequence[Sequence[int]] | Sequence[Tokens]) -> Ints:
         """One run of documents with its boundaries: (tokens,)."""
