@@ -162,6 +162,7 @@ def questions(draw):
     )
 
 
+@pytest.mark.integration
 @given(questions())
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_limit_is_kept_together_or_the_collision_is_named(problem):

@@ -307,6 +307,7 @@ def test_what_does_not_exist_is_left_out(tmp_path: Path) -> None:
     assert "No further run was considered." in text
 
 
+@pytest.mark.integration
 def test_the_next_run_is_named_with_its_price_or_that_there_is_none(tmp_path: Path) -> None:
     text = Elements(write_report(example.decision(), tmp_path).read_text()).text
     assert "run stdlib at 8.4M tokens (1.1e14 FLOPs, 0.310 device-hours, USD 0.31)" in text
@@ -344,6 +345,7 @@ def test_many_sources_repeat_colours_with_dashes() -> None:
     assert "stroke-dasharray" not in look.svg(figures.draw(decision)["marginal-tokens"])
 
 
+@pytest.mark.integration
 def test_writing_again_removes_figures_that_are_gone(tmp_path: Path) -> None:
     write_report(example.decision(), tmp_path)
     assert (tmp_path / "figures" / "marginal-usd.svg").exists()

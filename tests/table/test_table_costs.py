@@ -119,6 +119,7 @@ def test_a_licence_may_be_named_like_a_currency(tmp_path):
     assert costs_of(tmp_path, GOOD.replace("research", "EUR-Lex")).licences == ("EUR-Lex",)
 
 
+@pytest.mark.integration
 def test_the_split_stays_near_the_prior_and_the_fewest_tokens_are_a_limit(tmp_path, capsys):
     table = planted.write(tmp_path / "runs.csv", planted.rows(seeds=1))
     near = "prior: {quick: 0.2, slow: 0.2, web: 0.6}\nprior_limit: 0.05\n"
