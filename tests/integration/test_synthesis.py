@@ -29,6 +29,8 @@ from anneal.errors import SourceError
 from anneal.sources.documents import read_documents
 from anneal.store import Store, read_value, write_value
 from tests.curation.fake_server import serving
+from tests.integration.corpus import make
+from tests.integration.test_bad_input import anneal
 
 pytestmark = pytest.mark.integration
 
@@ -286,3 +288,31 @@ def test_the_words_of_a_vllm_server_are_understood(server, tmp_path):
     with pytest.raises(SourceError, match="404: The model `huge` does not exist"):
         teacher.collect()
     teacher.close()
+
+
+def test_the_verb_has_a_source_written_and_tells_what_a_token_cost(models, tmp_path):
+    sweep = make(tmp_path)
+    (tmp_path / "ask.j2").write_text("Go on:\n{{ seed.text }}")
+    step = {
+        "kind": "synthesize",
+        "recipe": "ask.j2",
+        "teacher": {"kind": "offline", "model": str(models / "base")},
+        "max_output": 16,
+        "seed_tokens": 20,
+        "max_seeds": 40,
+        "max_repetition": 1.0,
+    }
+    written = {"kind": "synthetic", "read": {"kind": "prepared", "source": "nets"}, "steps": [step]}
+    source = f"  written: {json.dumps(written)}\n"
+    sweep.write_text(sweep.read_text().replace("replay:\n", source + "replay:\n"))
+    done = anneal(tmp_path, "synthesize", "written", "small.yaml")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "acceptance rate",
+        "teacher: offline",
+        "flops per accepted token",
+        "seed not drawn",
+    ):
+        assert words in done.stdout
+    again = anneal(tmp_path, "synthesize", "written", "small.yaml")
+    assert again.stdout == done.stdout

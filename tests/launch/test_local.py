@@ -191,8 +191,10 @@ class TestLocalLauncher(LauncherContract):
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup inherit that it is ignored
 from anneal.launch.live import Live
 from anneal.store import Store
 sys.path.insert(0, {tests!r})
