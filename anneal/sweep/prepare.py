@@ -53,7 +53,7 @@ def prepare_some(
     """Prepares these sources or targets alone, with what they need; all where none is named.
 
     Returns:
-        The steps that make their tokens and documents, tokens first.
+        The steps that this takes, finished; those of tokens are of the named alone.
 
     Raises:
         SettingsError: a name that the sweep does not have.
@@ -67,7 +67,6 @@ def prepare_some(
             f"prepare: the sweep has no source or target `{unknown[0]}`",
             hint=f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(named)}",
         )
-    wanted = [named[name] for name in names or named]
     by_id = {step.id: step for step in steps}
     needed: dict[str, PrepareStep] = {}
 
@@ -76,14 +75,13 @@ def prepare_some(
             need(by_id[other])
         needed.setdefault(step.id, step)
 
-    for step in wanted:
-        need(step)
+    for name in names or named:
+        need(named[name])
     some = tuple(needed.values())
     outcomes = launcher.run([task_of(step, store) for step in some], on_event=listener)
     for outcome in outcomes:
         _raise_failure(outcome, some)
-    documents = [by_id[s.work.documents] for s in wanted if s.work.kind == "tokens"]
-    return (*wanted, *documents)
+    return some
 
 
 def read(ask: Sweep, steps: tuple[PrepareStep, ...], store: Store) -> dict[str, Manifest]:

@@ -21,7 +21,7 @@ from anneal.plan.budget import Prices
 from anneal.sources.evidence import NOT_STATED
 from anneal.sources.values import Cost, Manifest
 from anneal.store import Store, read_value
-from anneal.sweep.prepare import prepare_some
+from anneal.sweep.prepare import prepare_some, read
 from anneal.sweep.values import Sweep
 
 MILLION = 1e6
@@ -44,19 +44,17 @@ def prepare_sources(ask: Sweep, names: Sequence[str]) -> None:
     ):
         live.say(f"preparing {', '.join(names) or 'everything that the sweep names'}")
         steps = prepare_some(ask, names, store, workers, live)
-    tokens = [s for s in steps if s.work.kind == "tokens"]
-    records = {s.id: read_value(s.done(store), CurationRecord) for s in steps if s not in tokens}
+    manifests = read(ask, steps, store)
     declared = {s.name: s.cost for s in (*ask.source, *ask.replay)}
-    for step in tokens:
-        assert step.work.kind == "tokens"
-        manifest = read_value(step.done(store), Manifest)
-        record = records[step.work.documents]
-        _tell(step.work.name, manifest, record, ask.prices)
-        cost = declared.get(step.work.name)
-        if cost is not None and cost != Cost():
-            line("declared", _declared(cost) + ", on top")
-        folder = _short(store.documents(step.work.documents))
-        line("documents", f"{folder} (what was dropped, and why: {DROPPED_FILE})")
+    for step in steps:
+        if step.work.kind != "tokens":
+            continue
+        name, documents = step.work.name, store.documents(step.work.documents)
+        record = read_value(documents / "curation.json", CurationRecord)
+        _tell(name, manifests[name], record, ask.prices)
+        if declared.get(name, Cost()) != Cost():
+            line("declared", _declared(declared[name]) + ", part of the cost above")
+        line("documents", f"{_short(documents)} (what was dropped, and why: {DROPPED_FILE})")
 
 
 def synthesize_source(ask: Sweep, name: str) -> None:

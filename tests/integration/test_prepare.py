@@ -46,3 +46,16 @@ def test_a_name_that_is_not_there_and_a_source_that_nobody_writes(corpus):
     refused(anneal(corpus, "synthesize", "tools", "small.yaml"), "no step of kind `synthesize`")
     refused(anneal(corpus, "synthesize", "tools", "nets", "small.yaml"), "one source at a time")
     assert not (corpus / "store" / "tokens").exists()
+
+
+def test_the_cost_is_what_a_sweep_pays_declared_prices_of_what_it_is_made_from_included(corpus):
+    sweep = corpus / "small.yaml"
+    bought = "nets: {kind: general, read: {kind: tree, path: nets}, cost: {usd_per_token: 1.0e-5}}"
+    made = "half: {kind: filtered, read: {kind: prepared, source: nets}, max_tokens: 4000}"
+    plain = "nets: {kind: general, read: {kind: tree, path: nets}}"
+    sweep.write_text(sweep.read_text().replace(plain, f"{bought}\n  {made}"))
+    done = anneal(corpus, "prepare", "nets", "half", "small.yaml")
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("  cost ")]
+    assert ["a million tokens: $10." in line for line in told] == [True, True], told
+    assert "$10.00 a million tokens, $0.00 once, part of the cost above" in done.stdout
