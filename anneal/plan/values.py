@@ -1,6 +1,6 @@
 """The words of a plan: budgets, phases, runs and results.
 
-`RunSpec` says **what** is trained (hashed: it is the run's identity); `Means` says **how**
+`RunSpec` says **what** is trained (hashed: it is the run's identity); `means.Means` says **how**
 (recorded, not hashed); `Result` says what was measured, with its evidence.
 """
 
@@ -10,11 +10,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from anneal.plan.means import Means
 from anneal.sources.values import Name
 from anneal.values import Value, address
 
-FailureClass = Literal["non_finite", "out_of_memory", "killed", "bad_data", "bug"]
-"""Only `killed` is an infrastructure failure, and only it is retried."""
+FailureClass = Literal["non_finite", "out_of_memory", "killed", "bad_data", "aborted", "bug"]
+"""Only `killed` is an infrastructure failure, and only it is retried. `aborted`: a gate or an abort
+rule of the run's own (`Watch`) said no."""
+
+
+def _absent(value: object) -> bool:
+    """Left out of the text of a value, and so of its address: it came later, and says nothing."""
+    return value is None
+
+
+def _everything(value: object) -> bool:
+    return value == "all"
 
 
 class LlamaShape(Value):
@@ -91,6 +102,8 @@ class Portion(Value):
     """Share of the phase's tokens."""
     pool: int | None = Field(None, gt=0)
     """Use only this many unique tokens (a seeded subset of whole samples); None is all."""
+    tokens: int | None = Field(None, gt=0, exclude_if=_absent)
+    """Exactly this many trained tokens, whole sequences; None follows from the share."""
 
 
 class Phase(Value):
@@ -107,6 +120,9 @@ class Phase(Value):
     schedule: Schedule = Schedule()
     optimiser_state: Literal["kept", "reset"] = "kept"
     """Whether Adam's moments of the previous phase or base go on (METHODS 3.3: OLMo keeps them)."""
+    trainable: Literal["all", "embeddings"] = Field("all", exclude_if=_everything)
+    """embeddings: input and output embeddings alone learn, as when a vocabulary was extended
+    (arXiv 2407.12869)."""
 
     @property
     def steps(self) -> int:
@@ -118,6 +134,13 @@ class Phase(Value):
             raise ValueError("a phase's tokens must be a whole number of steps")
         if abs(sum(p.share for p in self.mixture) - 1.0) > 1e-9:
             raise ValueError("the shares of a phase must sum to 1")
+        exact = [p.tokens for p in self.mixture if p.tokens is not None]
+        if not exact:
+            return self
+        if len(exact) < len(self.mixture) or sum(exact) != self.tokens:
+            raise ValueError("exact tokens must be given for every portion and sum to the phase's")
+        if any(tokens % self.sequence for tokens in exact):
+            raise ValueError("a portion's exact tokens must be whole sequences")
         return self
 
 
@@ -164,28 +187,17 @@ class RunSpec(Value):
         """Content address: the same whatever the sweep, machine or display name."""
         return address(self)
 
+    def boundary(self, phase: int) -> str:
+        """Address of the state after phase number `phase`: whatever comes later, and however it is
+        scored, leaves it as it is. Runs that begin alike share their boundaries."""
+        begun = self.model_copy(update={"phases": self.phases[: phase + 1], "targets": ()})
+        return address([begun.model_dump(mode="json", exclude={"score_sequence"}), "boundary"])
+
     @property
     def contents(self) -> tuple[str, ...]:
         """Content addresses of all tokens it reads, each once."""
         read = [portion.content for phase in self.phases for portion in phase.mixture]
         return tuple(dict.fromkeys([*read, *(target.content for target in self.targets)]))
-
-
-class Means(Value):
-    """How runs are carried out: recorded in the result, never part of a run's identity."""
-
-    engine: Literal["torch"] = "torch"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile: auto uses it where a C++ compiler is found."""
-    threads: int = Field(1, gt=0)
-    """CPU threads of one slot."""
-    micro_batch: int | None = Field(None, gt=0)
-    """Sequences at once on a device; None is the whole batch."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
-    """Time between checkpoints; 0 is every step."""
-    keep_weights: bool = False
-    """Keep the final weights and moments, so that other runs can start from them."""
 
 
 class Score(Value):
@@ -197,6 +209,40 @@ class Score(Value):
     """Bits per byte."""
     tokens: int
     bytes: int
+
+
+class PhaseEnd(Value):
+    """What was measured at the end of a phase, and whether its state was read back whole."""
+
+    phase: str
+    index: int
+    tokens: int
+    """Trained tokens of the run so far."""
+    steps: int
+    """Of this phase."""
+    source_tokens: dict[str, int]
+    """Of this phase, as realised."""
+    unique_tokens: dict[str, int]
+    scores: dict[str, Score]
+    """By target name."""
+    loss: float
+    """Mean training loss of the phase's last tenth, nats per token."""
+    learning_rate: float
+    """Of the last step."""
+    weights: str
+    """SHA-256 of the weights."""
+    moments: str
+    """SHA-256 of Adam's moments."""
+    boundary: str = ""
+    """Address of the kept state; empty where none is kept."""
+    verified: bool = False
+    """The kept state was read back: weights, moments, step, tokens, learning rate and data order
+    are the same, and the training loss on the next batch within tolerance."""
+    reused: bool = False
+    """Trained by an earlier run that began alike."""
+    seconds: float
+    finished: str
+    """UTC time, ISO 8601."""
 
 
 class Result(Value):
@@ -234,6 +280,8 @@ class Result(Value):
     code: str
     """Commit of anneal's code, with `+` when it had local changes; `release` outside a checkout."""
     means: Means
+    phases: tuple[PhaseEnd, ...] = ()
+    """Where the run has several."""
     finished: str
     """UTC time, ISO 8601."""
 

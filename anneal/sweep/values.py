@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings, TrainedTokenizer
 from anneal.launch.local import Local
 from anneal.plan.budget import Budget, Prices
+from anneal.plan.means import Means
 from anneal.plan.runs import CONTROL, Anneal
-from anneal.plan.values import Checkpoint, LlamaShape, Means, Optimiser, Schedule
+from anneal.plan.values import Checkpoint, LlamaShape, Optimiser, Schedule
 from anneal.values import Value
 
 

@@ -7,17 +7,14 @@ temporary name and renamed, so a kill during a save leaves the checkpoint before
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anneal.errors import StoreError
 from anneal.store import read_value, write_value, writing
+from anneal.training.tensors import read_tensors, write_tensors
 from anneal.values import Value
 
 if TYPE_CHECKING:
@@ -50,8 +47,8 @@ def save(
     if folder.exists():
         return
     with writing(folder) as temporary:
-        _write(weights, temporary / "model.safetensors")
-        _write(moments, temporary / "optimiser.safetensors")
+        write_tensors(weights, temporary / "model.safetensors")
+        write_tensors(moments, temporary / "optimiser.safetensors")
         write_value(temporary / "progress.json", progress)
     for old in checkpoints(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -71,8 +68,8 @@ def load(folder: Path) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]]:
     progress = read_value(folder / "progress.json", Progress)
     return (
         progress,
-        _tensors(folder / "model.safetensors"),
-        _tensors(folder / "optimiser.safetensors"),
+        read_tensors(folder / "model.safetensors"),
+        read_tensors(folder / "optimiser.safetensors"),
     )
 
 
@@ -91,38 +88,12 @@ def save_weights(
     with writing(folder) as temporary:
         config = model.config.to_dict() | {"dtype": "float32"}
         type(model.config).from_dict(config).save_pretrained(temporary)
-        _write(weights, temporary / "model.safetensors")
-        _write(moments, temporary / "optimiser.safetensors")
+        write_tensors(weights, temporary / "model.safetensors")
+        write_tensors(moments, temporary / "optimiser.safetensors")
 
 
 def load_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and moments as `save_weights` left them."""
-    return _tensors(folder / "model.safetensors"), _tensors(folder / "optimiser.safetensors")
-
-
-def sha256(weights: dict[str, Tensor]) -> str:
-    """Hash of weights: names in order, then bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # a full disk comes as one of these
-        raise StoreError(
-            f"{path}: cannot be written: {error}",
-            hint="free space and run again: what is finished is kept",
-        ) from error
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
-        raise StoreError(
-            f"{path}: cannot be read: {error}", hint="delete its folder and run again"
-        ) from error
+    return read_tensors(folder / "model.safetensors"), read_tensors(
+        folder / "optimiser.safetensors"
+    )

@@ -10,15 +10,18 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anneal.plan.values import Means, Optimiser
+from anneal.plan.means import Means
+from anneal.plan.values import Optimiser
 from anneal.training import model as models
 from anneal.training.loss import summed_loss, tile_loss, tiled_cross_entropy
+from anneal.training.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,19 +31,33 @@ TILE = {"cpu": 256, "cuda": 4096}
 
 
 class Engine(ABC):
-    """Weights, moments and the arithmetic on them."""
+    """Weights, moments and the arithmetic on them.
+
+    An engine may be several processes that run the same code on the same batches. What is said
+    below to be collective is called by all of them, in the same order.
+    """
 
     model: PreTrainedModel
     parameters: int
     micro_batch: int | None
     device: torch.device
+    leader: bool = True
+    """Whether this process is the one that writes files and talks."""
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so; collective."""
+        return flag
+
+    def wait(self) -> None:
+        """Returns when every process has come here; collective."""
+        self.agree(False)
 
     @abstractmethod
     def step(self, rows: Any, learning_rate: float) -> tuple[Tensor, Tensor]:
-        """Trains on one batch.
+        """Trains on one batch; collective.
 
         Args:
-            rows: (batch, sequence + 1) int64 token ids.
+            rows: (batch, sequence + 1) int64 token ids: the whole batch, in every process.
             learning_rate: of this step.
 
         Returns:
@@ -50,7 +67,8 @@ class Engine(ABC):
 
     @abstractmethod
     def score(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Sum of losses (nats) over labels that are not `IGNORED`: (n, sequence) each."""
+        """Sum of losses (nats) over labels that are not `IGNORED`: (n, sequence) each; collective,
+        with the same rows in every process."""
 
     def rehearse(self, batch: int, sequence: int, score_sequence: int) -> None:
         """Compiles for these shapes. What it does to weights and moments ends with `load`."""
@@ -61,15 +79,29 @@ class Engine(ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """fp32 master weights by name, on the CPU."""
+        """fp32 master weights by name, on the CPU; collective, empty but for the leader."""
 
     @abstractmethod
     def moments(self) -> dict[str, Tensor]:
-        """Adam's moments and step counts by name, on the CPU."""
+        """Adam's moments (`NAME/exp_avg`, `NAME/exp_avg_sq`) and step counts (`NAME/step`) on the
+        CPU; collective, empty but for the leader."""
 
     @abstractmethod
     def load(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
-        """Sets weights and moments; None resets the moments."""
+        """Sets weights and moments; None resets the moments. Collective; the leader's count."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes what `restore` needs into an existing folder; collective."""
+
+    @abstractmethod
+    def restore(self, folder: Path) -> None:
+        """Sets weights and moments from what `save` wrote; collective.
+
+        Raises:
+            StoreError: files that are missing or damaged, or of a state that this engine cannot
+                take.
+        """
 
 
 class TorchEngine(Engine):
@@ -228,6 +260,16 @@ class TorchEngine(Engine):
                     k: v.to(self.device, copy=True) for k, v in state.items()
                 }
         self._refresh()
+
+    def save(self, folder: Path) -> None:
+        write_tensors(self.weights(), folder / "model.safetensors")
+        write_tensors(self.moments(), folder / "optimiser.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        self.load(
+            read_tensors(folder / "model.safetensors"),
+            read_tensors(folder / "optimiser.safetensors"),
+        )
 
 
 def _states(name: str, moments: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

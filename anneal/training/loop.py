@@ -31,6 +31,7 @@ from anneal.training.checkpoint import Progress
 from anneal.training.data import PhaseData
 from anneal.training.engine import Engine
 from anneal.training.evaluate import score
+from anneal.training.tensors import sha256
 from anneal.training.workbench import Workbench
 
 LOGGED = 200
@@ -242,7 +243,7 @@ def _result(
     task: RunTask, engine: Engine, progress: Progress, trainer: _Trainer, scores: dict[str, Score]
 ) -> Result:
     spec = task.spec
-    weights = checkpoint.sha256(engine.weights())
+    weights = sha256(engine.weights())
     shares: dict[str, float] = {}
     for phase in spec.phases:
         for portion in phase.mixture:

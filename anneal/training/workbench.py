@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from anneal.errors import TrainingError
-from anneal.plan.values import Checkpoint, FromRun, LlamaShape, Means, RunSpec, RunTask
+from anneal.plan.means import Means
+from anneal.plan.values import Checkpoint, FromRun, LlamaShape, RunSpec, RunTask
 from anneal.sources.tokenize import open_tokens
 from anneal.sources.tokenizer import TokenizerInfo
 from anneal.sources.values import Manifest

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anneal.plan.means import Means
 from anneal.plan.schedule import learning_rate
-from anneal.plan.values import LlamaShape, Means, Optimiser, Phase, Portion, Schedule
+from anneal.plan.values import LlamaShape, Optimiser, Phase, Portion, Schedule
 from anneal.training.data import PhaseData
 from anneal.training.engine import TorchEngine
 from anneal.training.model import llama

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from anneal.plan.values import LlamaShape, Means, Optimiser
-from anneal.training import checkpoint
+from anneal.plan.means import Means
+from anneal.plan.values import LlamaShape, Optimiser
 from anneal.training.engine import TorchEngine
 from anneal.training.model import llama
+from anneal.training.tensors import sha256
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -46,4 +47,4 @@ def test_resuming_is_exact(tmp_path):
     other.load(broken.weights(), broken.moments())
     for step in range(3, 6):
         other.step(rows(step), 1e-3)
-    assert checkpoint.sha256(other.weights()) == checkpoint.sha256(straight.weights())
+    assert sha256(other.weights()) == sha256(straight.weights())

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from anneal.plan.values import LlamaShape, Means, Optimiser
+from anneal.plan.means import Means
+from anneal.plan.values import LlamaShape, Optimiser
 from anneal.training import checkpoint
 from anneal.training.checkpoint import Progress
 from anneal.training.engine import TorchEngine
 from anneal.training.evaluate import score, windows
 from anneal.training.loss import IGNORED, summed_loss, tiled_cross_entropy
 from anneal.training.model import llama
+from anneal.training.tensors import sha256
 
 SHAPE = LlamaShape(hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=96)
 MEANS = Means(device="cpu", compile="off")
@@ -148,7 +150,7 @@ def test_saving_and_loading_continues_bit_for_bit(tmp_path, precision, compiled)
     other.load(weights, moments)
     for step in range(progress.step, 6):
         other.step(rows(step), 1e-3)
-    assert checkpoint.sha256(other.weights()) == checkpoint.sha256(straight.weights())
+    assert sha256(other.weights()) == sha256(straight.weights())
 
 
 def test_old_checkpoints_go(tmp_path):
