@@ -28,7 +28,7 @@ class PhaseAsked(Value):
     """One phase as a person asks for it."""
 
     name: Name
-    mixture: Literal["replay", "allocation"] | dict[str, float] = "allocation"
+    mixture: Literal["replay", "allocation"] | dict[str, float]
     """replay: the replay source alone; allocation: a part of what the decision buys, with its
     replay; or fixed shares of tokens, by a source's name, by `replay`, or by a kind (then divided
     among its sources as the allocation divides them, or by their tokens where it buys none of

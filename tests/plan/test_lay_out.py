@@ -34,7 +34,7 @@ def asked(*phases: PhaseAsked, **more) -> Pretraining:
 
 
 def bought(name="main", **more) -> PhaseAsked:
-    return PhaseAsked(name=name, batch=4, sequence=64, **more)
+    return PhaseAsked(name=name, mixture="allocation", batch=4, sequence=64, **more)
 
 
 def fixed(name="first", tokens=64_000, mixture="replay", **more) -> PhaseAsked:
@@ -78,7 +78,14 @@ amounts = st.dictionaries(
 def test_sources_are_trained_on_as_allocated_to_the_whole_sequence(rows, allocated, share):
     ask = asked(
         *(
-            PhaseAsked(name=f"p{i}", part=part, sequence=sequence, batch=batch, kinds=kinds)
+            PhaseAsked(
+                name=f"p{i}",
+                mixture="allocation",
+                part=part,
+                sequence=sequence,
+                batch=batch,
+                kinds=kinds,
+            )
             for i, (part, sequence, batch, kinds) in enumerate(rows)
         )
     )
@@ -115,7 +122,7 @@ def test_sources_are_trained_on_as_allocated_to_the_whole_sequence(rows, allocat
 def test_without_replay_only_what_lies_beyond_the_last_whole_step_is_given_up(
     allocated, batch, sequence
 ):
-    ask = asked(PhaseAsked(name="p", sequence=sequence, batch=batch))
+    ask = asked(PhaseAsked(name="p", mixture="allocation", sequence=sequence, batch=batch))
     laid = plan(ask, allocated, share=0.0)
     (phase,) = laid.phases
     whole = sum(amount // sequence for amount in allocated.values())
@@ -369,7 +376,7 @@ def test_moments_of_embeddings_alone_cannot_be_kept_under_deepspeed():
 )
 def test_phases_that_contradict_themselves_are_refused(fields, message):
     with pytest.raises(ValidationError, match=message):
-        PhaseAsked(name="p", **fields)
+        PhaseAsked(**{"name": "p", "mixture": "allocation"} | fields)
 
 
 def test_names_of_phases_and_gates_are_checked():
