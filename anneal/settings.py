@@ -142,8 +142,8 @@ def _explained(error: ValidationError, file: Path, plain: dict[str, Any]) -> Set
         hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "delete it"
     elif first["type"] == "missing":
         what = f"sweep {file}: `{where}` is missing"
-        near = _alike(first["loc"][:-1], plain)
-        hint = f"add it, or did you mean {near}?" if near else "add it"
+        slip = _alike(first["loc"][:-1], plain)
+        hint = f"add it, or did you mean {slip}?" if slip else "add it"
     else:
         what = f"sweep {file}: `{where}`: {first['msg']} (got {got[:80]})"
         hint = "correct the value"
@@ -192,8 +192,10 @@ def _models(annotation: Any) -> list[Any]:
 
 def _override(word: str) -> str:
     """`key=value` sets a key whether the composed file has it or not: pydantic knows the names."""
-    key = word.partition("=")[0]
+    key, _, value = word.partition("=")
     groups = {group.name for group in folder("conf").iterdir() if group.is_dir()}
+    if key in groups and value == "null":
+        return f"~{key}"  # Hydra's word for no option of a group
     if not key or key[0] in "+~" or "@" in key or key in groups:
         return word
     return f"++{word}"

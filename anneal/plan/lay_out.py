@@ -307,9 +307,11 @@ def _schedule(phase: PhaseAsked, scale: float, steps: int) -> Schedule:
     """The phase's schedule, a warm-up in steps or tokens made a share of its steps."""
     warmup = phase.warmup_steps
     if phase.warmup_tokens is not None:
-        wanted = Fraction(phase.warmup_tokens) * Fraction(scale)
-        warmup = max(1, round(wanted / (phase.batch * phase.sequence)))
-    if warmup is None:
+        wanted = Fraction(phase.warmup_tokens) * Fraction(scale) / (phase.batch * phase.sequence)
+        warmup = max(1, round(wanted))
+        if wanted < steps:  # so few steps that rounding alone could fill them
+            warmup = min(warmup, steps - 1)
+    if not warmup:
         return phase.schedule
     if warmup >= steps:
         raise PlanError(

@@ -83,16 +83,16 @@ def dry_run(ask: Sweep, decision: Path | None = None) -> tuple[Figures, tuple[st
     """
     asked, replay = asked_of(ask), ask.replay[0].name
     check_model(ask)
+    made = find_decision(ask, decision)
     known = known_of(ask, Store(ask.store))
     vocabulary = vocabulary_of(ask)
     parameters = parameters_of(ask, vocabulary)
     notes = list(known.notes)
     bought, share = dict[str, int](), ask.phase.replay_share
-    made = find_decision(ask, decision)
     if made is not None:
         bought, share = allocated(made, replay), made.replay_share
     elif any(phase.mixture == "allocation" for phase in asked.phases):
-        bought = _supposed(ask, known, parameters)
+        bought = supposed(ask, known, parameters)
         notes.append(
             "no decision yet: the real budget in equal parts over the sources is supposed; "
             "`python -m anneal sweep` decides"
@@ -185,7 +185,7 @@ def find_decision(ask: Sweep, path: Path | None) -> Decision | None:
     return decision
 
 
-def _supposed(ask: Sweep, known: Known, parameters: int) -> dict[str, int]:
+def supposed(ask: Sweep, known: Known, parameters: int) -> dict[str, int]:
     """An allocation where none was decided: every source gets an equal part of the budget."""
     each = {
         source.name: real_tokens(
