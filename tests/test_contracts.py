@@ -63,7 +63,7 @@ def test_only_training_and_curation_import_torch_and_the_like():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("verb", ["--help", "plan", "status"])
+@pytest.mark.parametrize("verb", ["--help", "plan", "status", "pretrain --dry-run"])
 def test_first_words_never_load_heavy_libraries(verb, tmp_path):
     """torch and the like stay out of the planner's process, by whatever way they might come in."""
     script = (
@@ -75,7 +75,7 @@ def test_first_words_never_load_heavy_libraries(verb, tmp_path):
         "    pass\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)\n"
     )
-    words = [verb] if verb == "--help" else [verb, f"store={tmp_path}/store"]
+    words = [verb] if verb == "--help" else [*verb.split(), f"store={tmp_path}/store"]
     done = run(sys.executable, "-c", script, *words)
     assert done.stderr.splitlines()[-1] == "[]", done.stderr
 
