@@ -340,7 +340,7 @@ def on_cpu(rounds: int) -> None:
     print(f"ZeRO-1, 2 processes / 1          {ratio:.2f}   aim 1.6")
     cost = ask("saves")
     print(
-        f"a save                           {cost['each']:.3f} s, {cost['share']:.2%} of 60 s; aim 5%"
+        f"a save                          {cost['each']:.3f} s, {cost['share']:.2%} of 60 s; aim 5%"
     )
 
 
