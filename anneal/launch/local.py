@@ -1,15 +1,20 @@
-"""Runs on this machine: warm workers, one a slot and verb, handed one task after another.
+"""Runs on this machine: warm workers, one a group of slots and verb, handed one task after another.
 
 A run of the demo takes seconds; loading PyTorch and a base takes as long, and compiling takes
 longer. So a worker is started when a slot first needs it, loads everything once, and is kept until
 the launcher is closed; a slot with nothing to do, because what remains waits for a task under way,
 starts its worker ahead. The launcher itself is one thread around one `select`: it hands the longest
-ready task to a free slot, listens, and settles what became of it.
+ready task to free slots, listens, and settles what became of it.
+
+A task of several slots goes to a worker with the cores and devices of all of them. A slot belongs
+to one group at a time: before a worker starts, idle workers of other groups on its slots are ended,
+since a warm worker keeps its model in the memory of the very GPU that the new one wants. Getting
+ready ahead never ends a worker: what is warm is not given up for what is not ready yet.
 
 What ends a worker, and what follows:
 
-* it answers `failed`: the task failed. After `non_finite` and `bad_data` the worker goes on;
-  after anything else it is replaced, since its memory or its device may be in any state;
+* it answers `failed`: the task failed. After `non_finite`, `bad_data` and `aborted` the worker
+  goes on; after anything else it is replaced, since its memory or device may be in any state;
 * it dies without an answer: its result decides if it exists (some libraries abort at exit, after
   the work is done), otherwise `process.cause_of_death` does;
 * it dies before it was ever ready, by itself: no task of its verb can run. When no worker of that
@@ -39,7 +44,14 @@ from pydantic import Field
 
 from anneal.launch.board import Board
 from anneal.launch.process import Worker, cause_of_death, count_oom_kills, tail
-from anneal.launch.slots import Slot, available_cores, make_slots, worker_environment
+from anneal.launch.slots import (
+    Group,
+    Slot,
+    available_cores,
+    choose,
+    make_slots,
+    worker_environment,
+)
 from anneal.launch.values import (
     Advanced,
     Began,
@@ -63,6 +75,10 @@ TICK_SECONDS = 0.2
 """Longest wait between two looks at signals and at processes that died without a word."""
 REPEAT = "python -m anneal"
 """How a person starts one task again: this, its verb and its spec."""
+
+
+Place = tuple[tuple[int, ...], str]
+"""The slots and the verb of a worker."""
 
 
 class Local(Value):
@@ -93,7 +109,8 @@ class LocalLauncher(Launcher):
     Args:
         store: whose cache holds compiled kernels.
         settings: slots, threads, retries and the like.
-        logs: folder of logs: `TASK.log`, and `slot-N-VERB.log` for what has no task.
+        logs: folder of logs: `TASK.log`, and `slot-N-VERB.log` (`slot-N+M-VERB.log` of a group)
+            for what has no task.
         command: words before `VERB --serve`.
         environment: added to the inherited environment of the workers; never logged.
 
@@ -124,18 +141,22 @@ class LocalLauncher(Launcher):
         )
         self._logs = logs.absolute()
         self._command = tuple(command)
-        self._workers: dict[tuple[int, str], Worker] = {}
-        self._ahead: set[tuple[int, str]] = set()
+        self._workers: dict[Place, Worker] = {}
+        self._ahead: set[Place] = set()
         self._served: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._interrupts = 0
 
     def run(self, tasks: Sequence[Task], *, on_event: Listener = ignore) -> list[Outcome]:
         """Carries out `tasks`; see `Launcher.run`."""
+        done = {task.id for task in tasks if Path(task.done).exists()}
+        for task in tasks:
+            if task.id not in done:
+                self.admit(task.slots, what=f"task `{task.label}`")
         limit = 1 if self.settings.fail_fast else self.settings.max_failures
         board = Board(
             tasks,
-            done={task.id for task in tasks if Path(task.done).exists()},
+            done=done,
             retries=self.settings.retries,
             max_failures=limit,
         )
@@ -156,49 +177,111 @@ class LocalLauncher(Launcher):
                 raise
         return board.outcomes()
 
+    def admit(self, slots: int, *, what: str) -> None:
+        """Checks that a task of so many slots could be carried out; see `Launcher.admit`."""
+        if choose(self.slots, slots) is not None:
+            return
+        devices = {device for slot in self.slots for device in slot.devices}
+        if len(self.slots) < slots:
+            raise LaunchError(
+                f"launcher: {what} takes {slots} slots, {len(self.slots)} exist",
+                hint="raise launcher.slots (each has launcher.threads cores, and a device where"
+                " there are any), or lower engine.processes",
+            )
+        raise LaunchError(
+            f"launcher: {what} takes {slots} slots with a device each, "
+            f"{len(self.slots)} slots share {len(devices)}: {','.join(sorted(devices))}",
+            hint="name more in launcher.devices, or lower engine.processes; an empty"
+            " CUDA_VISIBLE_DEVICES makes slots of CPU cores alone",
+        )
+
     def close(self) -> None:
         """Ends the warm workers: they exit when their standard input ends."""
-        for worker in self._workers.values():
+        self._end(list(self._workers.values()))
+
+    def _end(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:  # all of them first: they exit side by side
             worker.close()
-        for worker in list(self._workers.values()):
+        for worker in workers:
             self._remove(worker)
 
     def _hand_out(self, board: Board, on_event: Listener) -> None:
-        busy = {worker.slot.number for worker in self._workers.values() if worker.task}
+        busy = {n for worker in self._workers.values() if worker.task for n in worker.group.numbers}
         free = [slot for slot in self.slots if slot.number not in busy]
-        while free and (task := board.take()) is not None:
-            slot = max(free, key=lambda slot: self._suits(slot, task))
-            free.remove(slot)
-            worker = self._workers.get((slot.number, task.verb))
+        while (task := board.next) is not None:
+            group = self._place(task, free)
+            if group is None:
+                return  # what is free is kept for it
+            board.take()
+            free = [slot for slot in free if slot.number not in group.numbers]
+            worker = self._workers.get((group.numbers, task.verb))
             if worker is not None and not worker.alive:  # died idle: nothing is lost
                 self._remove(worker)
                 worker = None
             if worker is None:
-                worker = self._start(slot, task.verb)
+                self._end(self._others(group))
+                worker = self._start(group, task.verb)
             worker.hand(task, log=self._logs / f"{task.id}.log", now=time.monotonic())
-            attempt = board.attempt(task)
-            on_event(Began(task=task.id, slot=slot.number, attempt=attempt, warm=worker.ready))
-        for idle, later in zip(free, board.waiting(), strict=False):
-            if (idle.number, later.verb) not in self._workers.keys() | self._ahead:
-                self._ahead.add((idle.number, later.verb))  # once: it may die of what is wrong
-                self._start(idle, later.verb, ahead_of=later.spec)
+            first, *beside = group.numbers
+            on_event(
+                Began(
+                    task=task.id,
+                    slot=first,
+                    beside=tuple(beside),
+                    attempt=board.attempt(task),
+                    warm=worker.ready,
+                )
+            )
+        self._get_ready(board, free)
 
-    def _suits(self, slot: Slot, task: Task) -> int:
-        """A slot whose worker is warm first, then one that has none of another verb."""
-        if (slot.number, task.verb) in self._workers:
-            return 2
-        return 1 - sum(number == slot.number for number, _ in self._workers)
+    def _place(self, task: Task, free: Sequence[Slot]) -> Group | None:
+        """Where a task goes now; None when too little is free.
 
-    def _start(self, slot: Slot, verb: str, *, ahead_of: str | None = None) -> Worker:
+        To a worker that is warm if there is one, otherwise where the fewest workers would be
+        ended, and then where the fewest of another verb would share the slot.
+        """
+        numbers = {slot.number for slot in free}
+        for at, verb in sorted(self._workers):
+            if verb == task.verb and len(at) == task.slots and numbers.issuperset(at):
+                return self._workers[at, verb].group
+
+        def claims(slot: Slot) -> tuple[int, int]:
+            there = [at for at, _ in self._workers if slot.number in at]
+            return sum(len(at) != task.slots for at in there), len(there)
+
+        return choose(sorted(free, key=claims), task.slots)
+
+    def _get_ready(self, board: Board, free: Sequence[Slot]) -> None:
+        """Idle slots start the workers of what waits for a task under way."""
+        for later in board.waiting() if free else ():
+            group = choose(free, later.slots)
+            if group is None:
+                return
+            free = [slot for slot in free if slot.number not in group.numbers]
+            place = (group.numbers, later.verb)
+            if place not in self._workers.keys() | self._ahead and not self._others(group):
+                self._ahead.add(place)  # once: it may die of what is wrong
+                self._start(group, later.verb, ahead_of=later.spec)
+
+    def _others(self, group: Group) -> list[Worker]:
+        """Workers of other groups on these slots; idle, since the slots are free."""
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.group.numbers != group.numbers
+            and not set(worker.group.numbers).isdisjoint(group.numbers)
+        ]
+
+    def _start(self, group: Group, verb: str, *, ahead_of: str | None = None) -> Worker:
         command = [*self._command, verb, "--serve", *([ahead_of] if ahead_of else [])]
-        log = self._logs / f"slot-{slot.number}-{verb}.log"
+        log = self._logs / f"slot-{'+'.join(map(str, group.numbers))}-{verb}.log"
         try:
-            worker = Worker(command, slot=slot, verb=verb, log=log)
+            worker = Worker(command, group=group, verb=verb, log=log)
         except OSError as error:
             raise LaunchError(
                 f"worker `{shlex.join(command)}`: cannot be started ({error.strerror or error})"
             ) from error
-        self._workers[slot.number, verb] = worker
+        self._workers[group.numbers, verb] = worker
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 
@@ -231,14 +314,14 @@ class LocalLauncher(Launcher):
             return
         if isinstance(message, Start):
             worker.began = time.monotonic()
-            slot = worker.slot.number
+            slot = worker.group.first
             on_event(Advanced(task=task.id, slot=slot, done=0, total=task.total))
         elif isinstance(message, Progress):
             news = message.model_dump(exclude={"event"})
-            on_event(Advanced(slot=worker.slot.number, **news))
+            on_event(Advanced(slot=worker.group.first, **news))
         elif isinstance(message, Failed):
             self._fail(worker, message.kind, message.message, board, on_event)
-            if message.kind not in ("non_finite", "bad_data"):
+            if message.kind not in ("non_finite", "bad_data", "aborted"):
                 worker.kill()
                 self._remove(worker)
         elif Path(task.done).exists():
@@ -281,7 +364,7 @@ class LocalLauncher(Launcher):
         again = f"{REPEAT} {task.verb} {shlex.quote(task.spec)}"
         on_event(
             Stumbled(
-                task=task.id, slot=worker.slot.number, failure=failure, retry=retry, again=again
+                task=task.id, slot=worker.group.first, failure=failure, retry=retry, again=again
             )
         )
 
@@ -322,7 +405,7 @@ class LocalLauncher(Launcher):
 
     def _remove(self, worker: Worker) -> int:
         self._selector.unregister(worker)
-        del self._workers[worker.slot.number, worker.verb]
+        del self._workers[worker.group.numbers, worker.verb]
         return worker.reap()
 
     @contextmanager
