@@ -4,12 +4,8 @@ A run of the demo takes seconds; loading PyTorch and a base takes as long, and c
 longer. So a worker is started when a slot first needs it, loads everything once, and is kept until
 the launcher is closed; a slot with nothing to do, because what remains waits for a task under way,
 starts its worker ahead. The launcher itself is one thread around one `select`: it hands the longest
-ready task to free slots, listens, and settles what became of it.
-
-A task of several slots goes to a worker with the cores and devices of all of them. A slot belongs
-to one group at a time: before a worker starts, idle workers of other groups on its slots are ended,
-since a warm worker keeps its model in the memory of the very GPU that the new one wants. Getting
-ready ahead never ends a worker: what is warm is not given up for what is not ready yet.
+ready task to free slots, listens, and settles what became of it. A task of several slots goes to
+one worker with the cores and devices of all of them (`pool`).
 
 What ends a worker, and what follows:
 
@@ -26,7 +22,6 @@ What ends a worker, and what follows:
 from __future__ import annotations
 
 import os
-import selectors
 import shlex
 import shutil
 import signal
@@ -43,15 +38,9 @@ from typing import Literal
 from pydantic import Field
 
 from anneal.launch.board import Board
+from anneal.launch.pool import Pool
 from anneal.launch.process import Worker, cause_of_death, count_oom_kills, tail
-from anneal.launch.slots import (
-    Group,
-    Slot,
-    available_cores,
-    choose,
-    make_slots,
-    worker_environment,
-)
+from anneal.launch.slots import available_cores, choose, make_slots, worker_environment
 from anneal.launch.values import (
     Advanced,
     Began,
@@ -75,10 +64,6 @@ TICK_SECONDS = 0.2
 """Longest wait between two looks at signals and at processes that died without a word."""
 REPEAT = "python -m anneal"
 """How a person starts one task again: this, its verb and its spec."""
-
-
-Place = tuple[tuple[int, ...], str]
-"""The slots and the verb of a worker."""
 
 
 class Local(Value):
@@ -140,11 +125,8 @@ class LocalLauncher(Launcher):
             ),
         )
         self._logs = logs.absolute()
-        self._command = tuple(command)
-        self._workers: dict[Place, Worker] = {}
-        self._ahead: set[Place] = set()
+        self._pool = Pool(self.slots, command=command, logs=self._logs)
         self._served: set[str] = set()
-        self._selector = selectors.DefaultSelector()
         self._interrupts = 0
 
     def run(self, tasks: Sequence[Task], *, on_event: Listener = ignore) -> list[Outcome]:
@@ -197,105 +179,38 @@ class LocalLauncher(Launcher):
 
     def close(self) -> None:
         """Ends the warm workers: they exit when their standard input ends."""
-        self._end(list(self._workers.values()))
-
-    def _end(self, workers: Sequence[Worker]) -> None:
-        for worker in workers:  # all of them first: they exit side by side
-            worker.close()
-        for worker in workers:
-            self._remove(worker)
+        self._pool.close()
 
     def _hand_out(self, board: Board, on_event: Listener) -> None:
-        busy = {n for worker in self._workers.values() if worker.task for n in worker.group.numbers}
-        free = [slot for slot in self.slots if slot.number not in busy]
         while (task := board.next) is not None:
-            group = self._place(task, free)
+            group = self._pool.place(task)
             if group is None:
                 return  # what is free is kept for it
             board.take()
-            free = [slot for slot in free if slot.number not in group.numbers]
-            worker = self._workers.get((group.numbers, task.verb))
-            if worker is not None and not worker.alive:  # died idle: nothing is lost
-                self._remove(worker)
-                worker = None
-            if worker is None:
-                self._end(self._others(group))
-                worker = self._start(group, task.verb)
+            worker = self._pool.worker(group, task.verb)
             worker.hand(task, log=self._logs / f"{task.id}.log", now=time.monotonic())
-            first, *beside = group.numbers
             on_event(
                 Began(
                     task=task.id,
-                    slot=first,
-                    beside=tuple(beside),
+                    slot=group.first,
+                    beside=group.numbers[1:],
                     attempt=board.attempt(task),
                     warm=worker.ready,
                 )
             )
-        self._get_ready(board, free)
-
-    def _place(self, task: Task, free: Sequence[Slot]) -> Group | None:
-        """Where a task goes now; None when too little is free.
-
-        To a worker that is warm if there is one, otherwise where the fewest workers would be
-        ended, and then where the fewest of another verb would share the slot.
-        """
-        numbers = {slot.number for slot in free}
-        for at, verb in sorted(self._workers):
-            if verb == task.verb and len(at) == task.slots and numbers.issuperset(at):
-                return self._workers[at, verb].group
-
-        def claims(slot: Slot) -> tuple[int, int]:
-            there = [at for at, _ in self._workers if slot.number in at]
-            return sum(len(at) != task.slots for at in there), len(there)
-
-        return choose(sorted(free, key=claims), task.slots)
-
-    def _get_ready(self, board: Board, free: Sequence[Slot]) -> None:
-        """Idle slots start the workers of what waits for a task under way."""
-        for later in board.waiting() if free else ():
-            group = choose(free, later.slots)
-            if group is None:
-                return
-            free = [slot for slot in free if slot.number not in group.numbers]
-            place = (group.numbers, later.verb)
-            if place not in self._workers.keys() | self._ahead and not self._others(group):
-                self._ahead.add(place)  # once: it may die of what is wrong
-                self._start(group, later.verb, ahead_of=later.spec)
-
-    def _others(self, group: Group) -> list[Worker]:
-        """Workers of other groups on these slots; idle, since the slots are free."""
-        return [
-            worker
-            for worker in self._workers.values()
-            if worker.group.numbers != group.numbers
-            and not set(worker.group.numbers).isdisjoint(group.numbers)
-        ]
-
-    def _start(self, group: Group, verb: str, *, ahead_of: str | None = None) -> Worker:
-        command = [*self._command, verb, "--serve", *([ahead_of] if ahead_of else [])]
-        log = self._logs / f"slot-{'+'.join(map(str, group.numbers))}-{verb}.log"
-        try:
-            worker = Worker(command, group=group, verb=verb, log=log)
-        except OSError as error:
-            raise LaunchError(
-                f"worker `{shlex.join(command)}`: cannot be started ({error.strerror or error})"
-            ) from error
-        self._workers[group.numbers, verb] = worker
-        self._selector.register(worker, selectors.EVENT_READ)
-        return worker
+        self._pool.get_ready(board.waiting())
 
     def _listen(self, board: Board, on_event: Listener) -> None:
         """Waits a little for messages and deaths, and settles them."""
-        self._selector.select(TICK_SECONDS)
-        for worker in list(self._workers.values()):
+        self._pool.wait(TICK_SECONDS)
+        for worker in self._pool.workers:
             # Asked first, so that what it said last is read below; asked at all, because
             # something that it forked may hold its pipe open after its death.
             dead = not worker.alive
             messages, closed = worker.messages()
             for message in messages:
                 self._hear(worker, message, board, on_event)
-            if (dead or closed) and worker in self._workers.values():
+            if (dead or closed) and worker in self._pool:
                 self._mourn(worker, board, on_event)
             _announce(board, on_event)
 
@@ -323,7 +238,7 @@ class LocalLauncher(Launcher):
             self._fail(worker, message.kind, message.message, board, on_event)
             if message.kind not in ("non_finite", "bad_data", "aborted"):
                 worker.kill()
-                self._remove(worker)
+                self._pool.remove(worker)
         elif Path(task.done).exists():
             board.succeed(task, time.monotonic() - worker.began)
             worker.task = None
@@ -333,7 +248,7 @@ class LocalLauncher(Launcher):
 
     def _mourn(self, worker: Worker, board: Board, on_event: Listener) -> None:
         """Settles the task of a worker that ended, or is ending, by itself."""
-        code = self._remove(worker)
+        code = self._pool.remove(worker)
         task = worker.task
         if task is None:
             return
@@ -371,7 +286,7 @@ class LocalLauncher(Launcher):
     def _stop_busy(self, board: Board, on_event: Listener) -> None:
         """Stops every task under way, letting workers save; those tasks are missing."""
         board.halt("not begun: the launch was stopped")
-        busy = [worker for worker in self._workers.values() if worker.task]
+        busy = self._pool.busy
         if busy:
             seconds = self.settings.grace_seconds
             on_event(Stopping(workers=len(busy), seconds=seconds))
@@ -389,11 +304,11 @@ class LocalLauncher(Launcher):
                     busy.remove(worker)
                     self._drop(worker, board)
             _announce(board, on_event)
-            self._selector.select(TICK_SECONDS if busy else 0)
+            self._pool.wait(TICK_SECONDS if busy else 0)
 
     def _drop(self, worker: Worker, board: Board) -> None:
         """Settles the task of a worker that was stopped on purpose."""
-        self._remove(worker)
+        self._pool.remove(worker)
         task, worker.task = worker.task, None
         if task is None:
             return
@@ -402,11 +317,6 @@ class LocalLauncher(Launcher):
             board.succeed(task, seconds)
         else:
             board.abandon(task, "stopped while under way", seconds=seconds)
-
-    def _remove(self, worker: Worker) -> int:
-        self._selector.unregister(worker)
-        del self._workers[worker.group.numbers, worker.verb]
-        return worker.reap()
 
     @contextmanager
     def _catching_interrupts(self) -> Iterator[None]:

@@ -39,8 +39,9 @@ LOG_TAIL = 4000
 class Worker:
     """A worker process of one group of slots and one verb.
 
-    It leads a session of its own; whatever it starts, such as the other processes of a run on
-    several slots, must stay in that session, since `kill` and `reap` end the session.
+    It leads a process group of its own, which `kill` and `reap` end. Whatever it starts, such as
+    the other processes of a run on several slots, must stay in that group; `stop` speaks to the
+    worker alone, which has to have the others save or end.
 
     Args:
         command: its words; never a shell.
