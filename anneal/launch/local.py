@@ -71,7 +71,8 @@ class Local(Value):
 
     kind: Literal["local"] = "local"
     slots: int | None = Field(None, gt=0)
-    """Tasks side by side; None is one a device, or as many as the cores allow."""
+    """Processes side by side: a task, or one of a run's several; None is one a device, or as many as
+    the cores allow."""
     threads: int = Field(1, gt=0)
     """CPU threads of one slot."""
     devices: tuple[str, ...] = ()
@@ -136,12 +137,7 @@ class LocalLauncher(Launcher):
             if task.id not in done:
                 self.admit(task.slots, what=f"task `{task.label}`")
         limit = 1 if self.settings.fail_fast else self.settings.max_failures
-        board = Board(
-            tasks,
-            done=done,
-            retries=self.settings.retries,
-            max_failures=limit,
-        )
+        board = Board(tasks, done=done, retries=self.settings.retries, max_failures=limit)
         on_event(Planned(tasks=tuple(tasks), slots=len(self.slots)))
         _announce(board, on_event)
         with self._catching_interrupts():
