@@ -71,8 +71,8 @@ class Local(Value):
 
     kind: Literal["local"] = "local"
     slots: int | None = Field(None, gt=0)
-    """Processes side by side: a task, or one of a run's several; None is one a device, or as many as
-    the cores allow."""
+    """Tasks side by side, or processes of one run; None is one a device, or as many as the cores
+    allow."""
     threads: int = Field(1, gt=0)
     """CPU threads of one slot."""
     devices: tuple[str, ...] = ()

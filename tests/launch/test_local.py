@@ -15,10 +15,10 @@ import anneal
 from anneal.launch.live import Live
 from anneal.launch.local import Local, LocalLauncher
 from anneal.launch.process import cause_of_death, count_oom_kills
-from anneal.launch.values import Began, LaunchError, Settled, Stumbled
+from anneal.launch.values import Began, LaunchError, Stumbled
 from anneal.store import Store
 
-from .contract import WORKER, LauncherContract, attempts, make_task, most_slots, shown
+from .contract import WORKER, LauncherContract, attempts, make_task
 
 pytestmark = pytest.mark.integration
 ROOT = str(Path(anneal.__file__).parents[1])
@@ -168,108 +168,6 @@ class TestLocalLauncher(LauncherContract):
         seen = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in launcher.slots]
         assert seen == ["0", "1", "0"]
         assert len(make_launcher(tmp_path, slots=None, devices=("0", "1", "2")).slots) == 3
-
-    @pytest.mark.skipif(CORES < 2, reason="one core cannot be divided")
-    def test_a_group_has_the_cores_of_all_its_slots_and_the_threads_of_one(self, tmp_path):
-        names = ["OMP_NUM_THREADS"]
-        wide = make_task(tmp_path, "wide", "show", names=names, slots=2, size=2)
-        narrow = make_task(tmp_path, "narrow", "show", names=names)
-        with make_launcher(tmp_path, pin=True) as launcher:
-            one, two = (slot.cores for slot in launcher.slots)
-            launcher.run([wide, narrow])
-        assert set(shown(wide)["cores"]) == one | two
-        assert set(shown(narrow)["cores"]) in (one, two)
-        assert shown(wide)["environment"] == shown(narrow)["environment"] == {names[0]: "1"}
-
-    @pytest.mark.parametrize("devices", [("0", "1", "2"), ()])
-    def test_a_group_has_the_devices_of_all_its_slots(self, tmp_path, monkeypatch, devices):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-        name = "CUDA_VISIBLE_DEVICES"
-        wide = make_task(tmp_path, "wide", "show", names=[name], slots=3, size=2)
-        narrow = make_task(tmp_path, "narrow", "show", names=[name])
-        self.launch(tmp_path, [wide, narrow], slots=3, devices=devices)
-        assert shown(wide)["environment"][name] == (",".join(devices) or "7")
-        assert shown(narrow)["environment"][name] in (devices or ("7",))
-
-    def test_no_device_is_used_twice_at_once(self, tmp_path):
-        widths = [1, 3, 2, 1, 2, 2, 1, 3, 1, 1]
-        tasks = [
-            make_task(tmp_path, f"t{n}", "span", seconds=0.05, slots=width, size=99 - n)
-            for n, width in enumerate(widths)
-        ]
-        self.launch(tmp_path, tasks, slots=4, devices=("0", "1", "2", "3"))
-        assert most_slots(tasks) <= 4
-        for task in tasks:
-            own = shown(task)
-            assert len(set(own["devices"])) == task.slots
-            for other in (shown(t) for t in tasks if t is not task):
-                if own["began"] < other["ended"] and other["began"] < own["ended"]:
-                    assert not set(own["devices"]) & set(other["devices"])
-
-    def test_slots_of_one_device_are_no_group(self, tmp_path):
-        """Four slots pack two devices: a pair must get one slot of each, and three cannot be."""
-        pairs = [make_task(tmp_path, f"t{n}", "span", seconds=0, slots=2) for n in range(3)]
-        self.launch(tmp_path, pairs, slots=4, devices=("0", "1"))
-        assert all(sorted(shown(pair)["devices"]) == ["0", "1"] for pair in pairs)
-        with (
-            make_launcher(tmp_path, slots=4, devices=("0", "1")) as launcher,
-            pytest.raises(LaunchError, match="4 slots share 2: 0,1") as raised,
-        ):
-            launcher.run([make_task(tmp_path, "three", slots=3)])
-        assert "launcher.devices" in raised.value.hint
-
-    def test_workers_of_another_group_leave_before_one_starts(self, tmp_path):
-        """And those of the same group stay warm."""
-        first = [make_task(tmp_path, f"a{n}", "span", seconds=0.2) for n in range(2)]
-        wide = [make_task(tmp_path, f"w{n}", slots=2) for n in range(2)]
-        with make_launcher(tmp_path) as launcher:
-            launcher.run(first)
-            narrow = {pid for task in first for pid, _ in attempts(task)}
-            assert len(narrow) == 2
-            assert all(psutil.pid_exists(pid) for pid in narrow)
-            launcher.run(wide)
-            assert not any(psutil.pid_exists(pid) for pid in narrow)
-            (leader,) = {pid for task in wide for pid, _ in attempts(task)}
-            launcher.run([last := make_task(tmp_path, "last")])
-            assert not psutil.pid_exists(leader)
-            assert attempts(last)[0][0] not in narrow
-        assert (tmp_path / "logs/slot-0+1-run.log").exists()
-
-    def test_getting_ready_does_not_end_what_is_warm(self, tmp_path):
-        """A pair waits while a third slot works; the warm workers of the pair's slots stay."""
-        warm = [make_task(tmp_path, f"a{n}", "span", seconds=0.5) for n in range(3)]
-        slow = make_task(tmp_path, "slow", "span", seconds=1)
-        wide = make_task(tmp_path, "wide", slots=2, needs=["slow"], verb="prepare")
-        with make_launcher(tmp_path, slots=3) as launcher:
-            launcher.run(warm)
-            narrow = {pid for task in warm for pid, _ in attempts(task)}
-            alive_then = []
-
-            def listen(event):
-                if isinstance(event, Settled) and event.outcome.task == "slow":
-                    alive_then.extend(psutil.pid_exists(pid) for pid in narrow)
-
-            launcher.run([slow, wide], on_event=listen)
-        assert alive_then == [True, True, True]
-        assert shown(slow)["ended"] < attempts(wide)[0][1]
-
-    def test_a_group_gets_ready_ahead(self, tmp_path):
-        first = make_task(tmp_path, "first", "sleep", seconds=6)
-        wide = make_task(tmp_path, "wide", slots=2, needs=("first",))
-        _, events = self.launch(
-            tmp_path, [first, wide], slots=3, environment={"TEST_WORKER_WARM": "3"}
-        )
-        begun = {e.task: e for e in events if isinstance(e, Began)}
-        assert begun["wide"].warm
-        assert (begun["wide"].slot, begun["wide"].beside) == (1, (2,))
-
-    def test_the_processes_of_a_killed_group_die_with_it(self, tmp_path):
-        task = make_task(tmp_path, "a", "ranks", processes=3, slots=2, steps=9, die_at=2)
-        with make_launcher(tmp_path, retries=0) as launcher:
-            (outcome,) = launcher.run([task])
-            assert outcome.failure.kind == "killed"
-            assert len(json.loads((tmp_path / "a.ranks").read_text())) == 3
-            wait_until_none_alive(tmp_path, 5)
 
     def test_a_command_that_does_not_exist(self, tmp_path):
         launcher = LocalLauncher(
