@@ -85,6 +85,7 @@ def run_tasks(
                 done=str(done),
                 size=tokens + SCORING * len(spec.targets),
                 total=tokens,
+                slots=ask.engine.processes,
             )
         )
     return tasks
