@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--max-failures", type=int, metavar="N", help="stop after N failures")
             made.add_argument("--dry-run", action="store_true", help="the same as plan")
 
+    _pretrain_verb(verb)
     _table_verbs(verb)
     made = verb("run", _run, "carry out one run, or serve runs to a launcher")
     made.add_argument(
@@ -130,6 +131,24 @@ def _parser() -> argparse.ArgumentParser:
         help="a source with a step of kind `synthesize`",
     )
     return parser
+
+
+def _pretrain_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """`pretrain`: a decision carried out."""
+    made = verb("pretrain", _pretrain, "carry the decision out: the full run, phase after phase")
+    made.add_argument(
+        "words",
+        nargs="*",
+        metavar="[SWEEP.yaml | DECISION.json] [key=value ...]",
+        help="default: the demo and its own decision",
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="show tokens, steps, FLOPs, hours, USD and disk"
+    )
+    made.add_argument("--decision", type=Path, metavar="FILE", help="another decision.json")
+    made.add_argument(
+        "--from", dest="begin", metavar="PHASE", help="begin with this phase, after the one before"
+    )
 
 
 def _table_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -228,6 +247,33 @@ def _status(words: argparse.Namespace) -> int:
 
     show_status(settings.load(*_sweep_file(words.words)), words.export)
     return 0
+
+
+def _pretrain(words: argparse.Namespace) -> int:
+    from anneal import settings
+
+    decisions = [w for w in words.words if "=" not in w and w.endswith(".json")]
+    if len(decisions) > 1 or (decisions and words.decision is not None):
+        raise SettingsError(
+            f"pretrain: one decision at a time, got {', '.join(decisions)}"
+            + (f" and --decision {words.decision}" if words.decision else ""),
+            hint="python -m anneal pretrain [SWEEP.yaml] [DECISION.json] [key=value ...]",
+        )
+    decision = Path(decisions[0]) if decisions else words.decision
+    ask = settings.load(*_sweep_file([w for w in words.words if w not in decisions]))
+    if words.dry_run:
+        from anneal.pretrain.show import show
+
+        show(ask, decision)
+        return 0
+    from anneal.pretrain.job import pretrain
+
+    return pretrain(
+        ask,
+        decision=decision,
+        begin=words.begin,
+        command=" ".join(["python -m anneal pretrain", *words.words]),
+    )
 
 
 def _fit(words: argparse.Namespace) -> int:

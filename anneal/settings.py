@@ -48,12 +48,16 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Sweep:
     plain = _compose(file, overrides)
     for group in ("source", "replay", "helper", "target"):
         plain[group] = _named(plain.get(group), group, file)
+    asked = plain.get("pretrain")
+    if isinstance(asked, dict) and "phases" in asked:
+        phases = _named(asked["phases"], "pretrain.phases", file)
+        plain["pretrain"] = {**asked, "phases": phases}
     plain.setdefault("name", file.stem)
     plain["folder"] = str(file.parent)
     try:
         return Sweep.model_validate(plain)
     except ValidationError as error:
-        raise _explained(error, file) from None
+        raise _explained(error, file, plain) from None
 
 
 def _compose(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -119,16 +123,17 @@ def _named(group: Any, word: str, file: Path) -> list[dict[str, Any]]:
     if not isinstance(group, dict) or not all(isinstance(v, dict) for v in group.values()):
         raise SettingsError(
             f"sweep {file}: `{word}` must map names to settings, got {group!r}"[:300],
-            hint=f"pick from conf/{word}/ in the defaults, or write `{word}: {{NAME: {{...}}}}`",
+            hint=f"pick from conf/{word.partition('.')[0]}/ in the defaults, or write "
+            f"`{word}: {{NAME: {{...}}}}`",
         )
     return [{"name": str(name), **value} for name, value in group.items()]
 
 
-def _explained(error: ValidationError, file: Path) -> SettingsError:
+def _explained(error: ValidationError, file: Path, plain: dict[str, Any]) -> SettingsError:
     """The first of pydantic's complaints, in our words, with near misses as the hint."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(_words(first["loc"], plain))
     got = repr(first.get("input"))
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
@@ -136,12 +141,36 @@ def _explained(error: ValidationError, file: Path) -> SettingsError:
         what = f"sweep {file}: unknown key `{where}` (got {got[:80]})"
         hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "delete it"
     elif first["type"] == "missing":
-        what, hint = f"sweep {file}: `{where}` is missing", "add it"
+        what = f"sweep {file}: `{where}` is missing"
+        near = _alike(first["loc"][:-1], plain)
+        hint = f"add it, or did you mean {near}?" if near else "add it"
     else:
         what = f"sweep {file}: `{where}`: {first['msg']} (got {got[:80]})"
         hint = "correct the value"
     more = f"; {len(problems) - 1} more problem(s) in this file" if len(problems) > 1 else ""
     return SettingsError(what, hint=hint + more)
+
+
+def _words(location: tuple[int | str, ...], plain: Any) -> Iterator[str]:
+    """A location as it is written: what stands in a list under a name is called by its name."""
+    for part in location:
+        try:
+            plain = plain[part]
+        except (KeyError, IndexError, TypeError):  # a tag of a union, or what is missing
+            plain = None
+        named = isinstance(part, int) and isinstance(plain, dict) and "name" in plain
+        yield str(plain["name"] if named else part)
+
+
+def _alike(location: tuple[int | str, ...], plain: Any) -> str:
+    """A name beside the one where something is missing, that it may be a slip of."""
+    for part in location:
+        if isinstance(part, int) and isinstance(plain, list):
+            names = [item.get("name", "") for item in plain if item is not plain[part]]
+            near = difflib.get_close_matches(plain[part].get("name", ""), names, n=1, cutoff=0.7)
+            return f"`{near[0]}`" if near else ""
+        plain = plain.get(part) if isinstance(plain, dict) else None
+    return ""
 
 
 def _fields(location: tuple[int | str, ...]) -> list[str]:

@@ -3,8 +3,8 @@
 Training takes 6 N D FLOPs: two per parameter and token forward, four backward (Kaplan et al.,
 arXiv 2001.08361, section 2.1; Hoffmann et al., arXiv 2203.15556). N counts every parameter, a tied
 embedding once: the head is a real product, and for the input embedding of an untied model this
-errs on the dear side. Attention's quadratic term is left out, as in both papers; it is below
-a tenth while the sequence is shorter than the width of the model times four.
+errs on the dear side. Attention's quadratic term is left out, as in both papers. Where it
+matters, on sequences longer than the model is wide, `attention_flops` says how much.
 """
 
 from __future__ import annotations
@@ -17,6 +17,15 @@ TRAINING_FORMULA = "6 x parameters x tokens"
 def training_flops(parameters: int, tokens: float) -> float:
     """FLOPs of training a model of `parameters` on `tokens`."""
     return 6.0 * parameters * tokens
+
+
+def attention_flops(shape: LlamaShape, tokens: float, sequence: int) -> float:
+    """FLOPs of causal attention in training: 6 x layers x width x sequence a token.
+
+    Scores and sums are 2 x 2 x width x (sequence / 2) forward for each layer, and twice that
+    backward; the forward pass of FlashAttention's recomputation is not counted.
+    """
+    return 6.0 * shape.layers * shape.hidden * sequence * tokens
 
 
 def llama_parameters(shape: LlamaShape, vocabulary: int) -> int:

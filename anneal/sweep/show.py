@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def show_plan(ask: Sweep) -> None:
     """Prints every run with its price, what will be skipped, and the totals with formulas."""
-    store, out = Store(ask.store), _console()
+    store, out = Store(ask.store), wide_console()
     out.print(Text(f"{ask.name}: {ask.question}", style="bold"))
     steps = steps_of(ask, store)
     todo = [s for s in steps if not s.done(store).exists()]
@@ -57,7 +57,8 @@ def show_plan(ask: Sweep) -> None:
     _supplies(design, manifests, out)
 
 
-def _console() -> Console:
+def wide_console() -> Console:
+    """The terminal, or 160 columns where output is piped."""
     console = Console()
     # piped output is read by programs and people later: never wrapped to a guess of 80 columns
     return console if console.is_terminal else Console(width=160)
@@ -224,7 +225,7 @@ def show_status(ask: Sweep, path: Path | None) -> None:
     table = Ledger(store).results(runs)
     if path is not None:
         export(table, path)
-    out = _console()
+    out = wide_console()
     out.print(_status_table(runs, table, [str(c) for c in table if str(c).startswith("bpb ")]))
     done = len(table)
     missing = [r.label for r in runs if r.spec.id not in set(table["run"])]

@@ -223,7 +223,9 @@ def reproduce(evidence: Evidence, found: Analysis) -> dict[str, str]:
     seeds = sorted({run.seed for run in evidence.runs})
     out = {
         "command": evidence.command,
-        "settings": address(evidence.ask.model_dump(mode="json", exclude={"folder", "store"})),
+        "settings": address(
+            evidence.ask.model_dump(mode="json", exclude={"folder", "store", "pretrain"})
+        ),
         "design": address(design),
         "code": ", ".join(sorted(set(found.table["code"]))),
         "data": ", ".join(f"{n} {c}" for n, c in contents.items()),

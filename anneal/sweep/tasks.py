@@ -25,8 +25,8 @@ def design_of(ask: Sweep, manifests: Mapping[str, Manifest], base: Base) -> Desi
         parameters=base.parameters,
         tokenizer=manifests[replay.name].tokenizer,
         vocabulary=manifests[replay.name].vocabulary,
-        replay=_supply(replay.max_epochs, manifests[replay.name]),
-        sources=tuple(_supply(s.max_epochs, manifests[s.name]) for s in ask.source),
+        replay=supply_of(replay.max_epochs, manifests[replay.name]),
+        sources=tuple(supply_of(s.max_epochs, manifests[s.name]) for s in ask.source),
         targets=scored(ask, manifests),
         budget=ask.budget,
         anneal=ask.phase,
@@ -38,7 +38,8 @@ def design_of(ask: Sweep, manifests: Mapping[str, Manifest], base: Base) -> Desi
     )
 
 
-def _supply(max_epochs: float, manifest: Manifest) -> Supply:
+def supply_of(max_epochs: float, manifest: Manifest) -> Supply:
+    """A prepared source as the plan sees it."""
     return Supply(
         name=manifest.name,
         kind=manifest.kind,

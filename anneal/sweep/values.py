@@ -10,6 +10,7 @@ from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettin
 from anneal.launch.local import Local
 from anneal.plan.budget import Budget, Prices
 from anneal.plan.means import Means
+from anneal.plan.pretraining import Pretraining
 from anneal.plan.runs import CONTROL, Anneal
 from anneal.plan.values import Checkpoint, LlamaShape, Optimiser, Schedule
 from anneal.values import Value
@@ -99,6 +100,8 @@ class Sweep(Value):
     allocation: AllocationSettings = AllocationSettings()
     launcher: Local = Local()
     engine: Means = Means()
+    pretrain: Pretraining | None = None
+    """The full run, which the decision is for; no part of what the sweep itself does."""
 
     @model_validator(mode="after")
     def _names(self) -> Sweep:
@@ -128,4 +131,16 @@ class Sweep(Value):
             raise ValueError("allocation.prior_limit has no allocation.prior to stay near")
         if unknown := set(asked.licences) - {s.licence for s in self.source}:
             raise ValueError(f"allocation.licences: no source has {', '.join(sorted(unknown))}")
+        return self
+
+    @model_validator(mode="after")
+    def _watched(self) -> Sweep:
+        if self.pretrain is not None:
+            watch = self.pretrain.engine.watch
+            named = {*watch.guard_limits, *(gate.target for gate in watch.gates)}
+            if unknown := named - {t.name for t in self.target}:
+                raise ValueError(
+                    f"pretrain.engine.watch names no target: {', '.join(sorted(unknown))} "
+                    f"(of {', '.join(t.name for t in self.target)})"
+                )
         return self

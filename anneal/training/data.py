@@ -115,7 +115,9 @@ class PhaseData:
     ) -> None:
         self.phase = phase
         samples = phase.tokens // phase.sequence
-        self.counts = largest_remainder([p.share for p in phase.mixture], samples)
+        self.counts = [p.tokens // phase.sequence for p in phase.mixture if p.tokens is not None]
+        if not self.counts:  # a phase has exact tokens for every portion or for none
+            self.counts = largest_remainder([p.share for p in phase.mixture], samples)
         self.streams = []
         for portion, count in zip(phase.mixture, self.counts, strict=True):
             if not count:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from anneal.errors import TrainingError
 from anneal.plan.values import Phase, Portion
 from anneal.training.data import PhaseData, Windows, interleave, largest_remainder, permute
+from anneal.values import canonical
 
 L = 16
 
@@ -128,3 +129,41 @@ def test_a_share_that_rounds_to_nothing_is_an_error():
 def test_too_little_text_is_an_error():
     with pytest.raises(TrainingError, match="hold no sequence of 16"):
         Windows([np.arange(16)], L)
+
+
+def test_exact_tokens_are_exact_and_need_no_share():
+    shares = (0.5001, 0.4999)  # would round otherwise
+    plain = Phase(
+        mixture=(
+            Portion(source="a", content="a", share=shares[0]),
+            Portion(source="b", content="b", share=shares[1]),
+        ),
+        tokens=40 * L,
+        batch=4,
+        sequence=L,
+    )
+    told = [23 * L, 17 * L]
+    exact = plain.model_copy(
+        update={
+            "mixture": tuple(
+                p.model_copy(update={"tokens": t}) for p, t in zip(plain.mixture, told, strict=True)
+            )
+        }
+    )
+    assert PhaseData(plain, TOKENS, seed=0).counts == [20, 20]
+    data = PhaseData(exact, TOKENS, seed=0)
+    assert data.source_tokens == {"a": 23 * L, "b": 17 * L}
+    rows = np.concatenate([data.step(i) for i in range(exact.steps)])
+    assert [int((rows[:, 0] // 1_000_000 == s).sum()) for s in (1, 2)] == [23, 17]
+    # tokens that say what the shares say change nothing but the run's address
+    same = plain.model_copy(
+        update={"mixture": tuple(p.model_copy(update={"tokens": 20 * L}) for p in plain.mixture)}
+    )
+    one, other = PhaseData(plain, TOKENS, seed=3), PhaseData(same, TOKENS, seed=3)
+    assert all((one.step(i) == other.step(i)).all() for i in range(plain.steps))
+
+
+def test_a_portion_without_exact_tokens_is_addressed_as_ever():
+    portion = Portion(source="a", content="a", share=1.0)
+    assert canonical(portion) == '{"content":"a","pool":null,"share":1.0,"source":"a"}'
+    assert "trainable" not in canonical(phase())
