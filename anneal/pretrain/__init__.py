@@ -1,0 +1,1 @@
+"""The second job: an allocation carried out as a full run, measured beside predicted."""
