@@ -172,8 +172,7 @@ def broken(setting: Setting, spec: RunSpec, first: int, index: int) -> tuple[str
 def _unlike_rates(setting: Setting, phases: tuple[Phase, ...]) -> Iterator[str]:
     asked, last = setting.design.anneal.schedule, phases[-1].schedule
     again = sum(
-        after.schedule.peak > _ends_at(before.schedule) * 1.01
-        for before, after in pairwise(phases)
+        after.schedule.peak > _ends_at(before.schedule) * 1.01 for before, after in pairwise(phases)
     )
     if again:
         yield (

@@ -11,7 +11,7 @@ import numpy as np
 from anneal.launch.values import Launcher, Outcome, Task, ignore
 from anneal.ledger import Ledger
 from anneal.plan.runs import CONTROL, Design, plan_runs
-from anneal.plan.values import FromRun, Phase, PhaseEnd, Portion, RunSpec, Schedule, Score
+from anneal.plan.values import FromRun, Phase, PhaseEnd, Portion, RunSpec, Score
 from anneal.pretrain.predict import Basis, refit, trained
 from anneal.report.decision import Decision
 from anneal.store import Store, read_value
@@ -22,8 +22,6 @@ from anneal.sweep.tasks import design_of
 from anneal.sweep.values import Sweep
 from tests.integration import planted
 from tests.integration.test_planted import TRUTH, ask_in
-
-STEP = 8 * 128
 
 
 class Here(Launcher):
@@ -77,12 +75,13 @@ class World:
             "mixture": tuple(
                 Portion(source=n, content=contents.get(n, n), share=s) for n, s in own.items()
             ),
-            "tokens": round(source_tokens / (1 - r) / STEP) * STEP,
             "batch": 8,
             "sequence": 128,
             "schedule": design.anneal.schedule,
         }
-        return Phase(**(given | more))
+        given |= more
+        step = given["batch"] * given["sequence"]
+        return Phase(**given, tokens=round(source_tokens / (1 - r) / step) * step)
 
     def true_scores(self, spec: RunSpec, first: int, last: int) -> dict[str, float]:
         """What the planted law gives at a phase end, without noise."""
@@ -157,6 +156,3 @@ def answered(folder: Path, monkeypatch, *overrides: str, **truth) -> World:
     basis = made_again(ask, decision)
     assert basis.setting.base is not None
     return World(told, ask, store, basis.design, basis.setting.base, decision, basis)
-
-
-LINEAR = Schedule(kind="linear", peak=3e-3)
