@@ -81,6 +81,11 @@ class Store:
     def prediction(self, address: str) -> Path:
         return self.root / "predictions" / address
 
+    def predictions(self) -> list[str]:
+        """Addresses of every prediction with a folder here, sorted."""
+        folder = self.root / "predictions"
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
     def pretrain(self, name: str) -> Path:
         return self.root / "pretrain" / name
 
