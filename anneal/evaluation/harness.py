@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,7 +50,6 @@ def evaluate_tasks(
     *,
     batch: int = 16,
     seed: int = 0,
-    report: Callable[[str], None] = lambda what: None,
 ) -> tuple[tuple[TaskResult, ...], dict[str, str]]:
     """Every metric of every task, and the versions of what measured them.
 
@@ -60,7 +58,6 @@ def evaluate_tasks(
         paths: task files, or folders of them.
         batch: requests at once.
         seed: of few-shot examples and bootstraps.
-        report: told every few seconds that it goes on.
 
     Raises:
         SettingsError: lm-eval is not installed.
@@ -83,7 +80,7 @@ def evaluate_tasks(
             "scratch": scratch,
             "answer": str(answer),
         }
-        log = _run(asked, Path(scratch), report)
+        log = _run(asked, Path(scratch))
         if not answer.is_file():
             raise TrainingError(
                 f"lm-eval ended without an answer: {log}", hint="memory may be full"
@@ -99,11 +96,10 @@ def evaluate_tasks(
     return tuple(_results(told["results"], seed)), told["versions"]
 
 
-def _run(asked: dict[str, Any], scratch: Path, report: Callable[[str], None]) -> str:
+def _run(asked: dict[str, Any], scratch: Path) -> str:
     """Runs lm-eval to its end; returns the end of what it printed."""
     path = os.pathsep.join(filter(None, [_package_root(), os.environ.get("PYTHONPATH", "")]))
     log = scratch / "log"
-    began = time.monotonic()
     with open(log, "wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "anneal.evaluation.harness_inside"],
@@ -116,11 +112,7 @@ def _run(asked: dict[str, Any], scratch: Path, report: Callable[[str], None]) ->
         try:
             process.stdin.write(json.dumps(asked).encode())
             process.stdin.close()
-            while process.poll() is None:
-                try:
-                    process.wait(timeout=2.0)
-                except subprocess.TimeoutExpired:
-                    report(f"tasks: {time.monotonic() - began:.0f} s")
+            process.wait()
         finally:
             process.kill()
             process.wait()

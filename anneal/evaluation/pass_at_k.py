@@ -7,7 +7,8 @@ passed, the mean over all ways of choosing k of them is (arXiv 2107.03374, equat
 
 It is exact and unbiased for independent completions. A score is its mean over problems; problems
 differ far more than completions of one do, so the interval draws problems again, each with all its
-completions (a cluster bootstrap).
+completions (a cluster bootstrap). Where every problem came out alike, drawing again cannot tell
+what a further problem would do, and Wilson's interval over the problems stands instead.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def over_problems(counts: Sequence[tuple[int, int]], k: int, *, seed: int = 0) -
     Raises:
         SettingsError: k is more than some problem has completions.
     """
-    return bootstrap_mean(np.array([pass_at_k(n, c, k) for n, c in counts]), seed=seed)
+    values = np.array([pass_at_k(n, c, k) for n, c in counts])
+    if (values == 0).all() or (values == 1).all():
+        return binomial(int(values.sum()), len(values))
+    return bootstrap_mean(values, seed=seed)
 
 
 def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Measure:
