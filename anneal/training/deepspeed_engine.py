@@ -233,9 +233,7 @@ class DeepSpeedEngine(Engine):
             elif kept:
                 self._load_moments(name, parameter, moments or {})
 
-    def _load_moments(
-        self, name: str, parameter: nn.Parameter, moments: dict[str, Tensor]
-    ) -> None:
+    def _load_moments(self, name: str, parameter: nn.Parameter, moments: dict[str, Tensor]) -> None:
         step = self.processes.greatest(int(moments.get(f"{name}/step", torch.zeros(()))))
         if step:
             wholes = {
@@ -243,9 +241,7 @@ class DeepSpeedEngine(Engine):
             }
             self._state.set_moments(parameter, step, wholes)
 
-    def _freeze(
-        self, name: str, weights: dict[str, Tensor], moments: dict[str, Tensor]
-    ) -> None:
+    def _freeze(self, name: str, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
         """Keeps what the engine has no place for, so that it comes out as it went in."""
         if not self.leader:
             return
@@ -322,9 +318,7 @@ class DeepSpeedEngine(Engine):
         if self.stage == 0:
             state: list[dict[str, Tensor]] = [{}, {}]
             if self.leader:
-                state = [
-                    read_tensors(folder / f"{n}.safetensors") for n in ("model", "optimiser")
-                ]
+                state = [read_tensors(folder / f"{n}.safetensors") for n in ("model", "optimiser")]
             self.load(*state)
             return
         self._state.reset_moments()
