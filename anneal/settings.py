@@ -142,8 +142,8 @@ def _explained(error: ValidationError, file: Path, plain: dict[str, Any]) -> Set
         hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "delete it"
     elif first["type"] == "missing":
         what = f"sweep {file}: `{where}` is missing"
-        near = _alike(first["loc"][:-1], plain)
-        hint = f"add it, or did you mean {near}?" if near else "add it"
+        slip = _alike(first["loc"][:-1], plain)
+        hint = f"add it, or did you mean {slip}?" if slip else "add it"
     else:
         what = f"sweep {file}: `{where}`: {first['msg']} (got {got[:80]})"
         hint = "correct the value"

@@ -74,7 +74,9 @@ def pretrained(
     beside: Sequence[Beside],
     *,
     name: str,
-    decision: Decision,
+    question: str,
+    decision: Decision | None,
+    parameters: int,
     means: Means,
     prices: Prices,
     calibration: Calibration | None,
@@ -90,7 +92,9 @@ def pretrained(
         went: how it went.
         beside: predictions with what was measured, from `settle_run`.
         name: of the full run.
-        decision: whose allocation it carries out.
+        question: of the sweep.
+        decision: whose allocation it carries out; None where it needed none.
+        parameters: of the model.
         means: how it was carried out.
         prices: of the sweep: what was asked in hours and USD, and what the spent ones cost.
         calibration: of the store, this run included.
@@ -101,11 +105,11 @@ def pretrained(
     """
     result, ends = went.result, {end.index: end for end in went.ends}
     state: State = "aborted" if went.aborted else "unfinished" if result is None else "finished"
-    parameters = decision.parameters if result is None else result.parameters
+    parameters = parameters if result is None else result.parameters
     return Pretrained(
         name=name,
-        sweep=decision.sweep,
-        question=decision.question,
+        sweep=name,
+        question=question,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         run=spec.id,
         state=state,
@@ -126,14 +130,16 @@ def pretrained(
         spent=_spent(spec, went, means, prices, parameters),
         evaluations=tuple(_weighted(spec, e) for e in went.evaluations),
         losses=thinned(went.losses),
-        guard_limits={**decision.guard_limits, **means.watch.guard_limits},
+        guard_limits={**(decision.guard_limits if decision else {}), **means.watch.guard_limits},
         calibration=calibration,
-        allocation={row.source: row.share for row in decision.allocation if row.tokens},
+        allocation={r.source: r.share for r in decision.allocation if r.tokens} if decision else {},
         warnings=tuple(warnings),
         reproduce={
             "command": command,
             "run": spec.id,
-            "analysis of the decision": decision.reproduce.get("analysis", ""),
+            "analysis of the decision": decision.reproduce.get("analysis", "")
+            if decision
+            else "none",
             "weights": (result.weights or "") if result else "",
             "code": result.code if result else "",
             "versions": " ".join(f"{k} {v}" for k, v in sorted(result.versions.items()))
