@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE [SWEEP.yaml] [key=value ...]",
         help="a source with a step of kind `synthesize`",
     )
+    _model_verbs(verb)
     return parser
 
 
@@ -149,6 +150,62 @@ def _pretrain_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--from", dest="begin", metavar="PHASE", help="begin with this phase, after the one before"
     )
+
+
+def _model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """`export` and `evaluate`: the weights of a run, as a model that others load."""
+    made = verb(
+        "export", _export, "make a model folder for transformers and vLLM of a run's weights"
+    )
+    made.add_argument("run", metavar="RUN", help="a run's id or its beginning, or weights' folder")
+    made.add_argument("folder", type=Path, metavar="FOLDER", help="to make")
+    made.add_argument("--phase", metavar="NAME", help="the state after this phase")
+    made.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    made.add_argument(
+        "--tokenizer", type=Path, metavar="FOLDER", help="of the store; where RUN does not tell it"
+    )
+    made.add_argument("--store", type=Path, default=Path("store"), metavar="FOLDER")
+    made = verb("evaluate", _evaluate, "measure an exported model on local tasks and on programs")
+    made.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="as `export` makes it")
+    made.add_argument(
+        "--tasks",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER_OR_FILE",
+        help="lm-eval task files with local data",
+    )
+    made.add_argument(
+        "--programs",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="problems in HumanEval's form [.gz|.zst]",
+    )
+    for name, default, metavar, about in (
+        ("samples", 1, "N", "completions of each problem"),
+        ("k", "1", "1,10", "of every pass@k"),
+        ("temperature", 0.2, "T", "of a completion's draw"),
+        ("max-tokens", 512, "N", "of a completion"),
+        ("seed", 0, "N", "of all draws"),
+        ("batch", 16, "N", "sequences at once"),
+    ):
+        made.add_argument(
+            f"--{name}",
+            type=type(default),
+            default=default,
+            metavar=metavar,
+            help=f"{about}: {default}",
+        )
+    made.add_argument(
+        "--generator", choices=("auto", "transformers", "vllm"), default="auto", help="what draws"
+    )
+    made.add_argument(
+        "--run-programs",
+        action="store_true",
+        help="yes, run in a sandbox what the model wrote; without it --programs is refused",
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="every number, unrounded")
+    made.add_argument("--store", type=Path, default=Path("store"), metavar="FOLDER")
 
 
 def _table_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -355,6 +412,34 @@ def _synthesize(words: argparse.Namespace) -> int:
             hint="python -m anneal synthesize SOURCE [SWEEP.yaml] [key=value ...]",
         )
     synthesize_source(settings.load(*_sweep_file(rest)), names[0])
+    return 0
+
+
+def _export(words: argparse.Namespace) -> int:
+    from anneal.store import Store
+    from anneal.training.export import export, find_weights
+
+    weights, tokenizer = find_weights(words.run, Store(words.store), phase=words.phase)
+    tokenizer = words.tokenizer or tokenizer
+    if tokenizer is None:
+        raise SettingsError(
+            f"export {weights}: nothing here tells which tokenizer it was trained with",
+            hint="add --tokenizer STORE/tokenizers/ADDRESS",
+        )
+    made = export(weights, words.folder, tokenizer=tokenizer, dtype=words.dtype)
+    print(
+        f"{made.folder}: {made.model_type}, {made.parameters:,} parameters, {made.dtype}, "
+        f"{made.bytes:,} bytes"
+    )
+    for note in made.notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _evaluate(words: argparse.Namespace) -> int:
+    from anneal.evaluation.evaluate import asked_for, evaluate, show
+
+    show(evaluate(asked_for(vars(words))), words.json)
     return 0
 
 

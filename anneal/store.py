@@ -81,6 +81,11 @@ class Store:
     def prediction(self, address: str) -> Path:
         return self.root / "predictions" / address
 
+    def predictions(self) -> list[str]:
+        """Addresses of every prediction with a folder here, sorted."""
+        folder = self.root / "predictions"
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
     def pretrain(self, name: str) -> Path:
         return self.root / "pretrain" / name
 
@@ -99,7 +104,7 @@ class Store:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lock"
-        with _disk_errors(path), open(path, "a+", encoding="utf-8") as file:
+        with disk_errors(path), open(path, "a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -124,7 +129,7 @@ def write(path: Path, data: str | bytes) -> None:
         StoreError: when the disk is full or refuses.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -144,7 +149,7 @@ def append(path: Path, data: bytes) -> None:
     Raises:
         StoreError: when the disk is full or refuses.
     """
-    with _disk_errors(path), open(path, "ab", buffering=0) as file:
+    with disk_errors(path), open(path, "ab", buffering=0) as file:
         before = file.tell()
         try:
             if file.write(data) != len(data):
@@ -183,7 +188,7 @@ def writing(folder: Path) -> Iterator[Path]:
     When `folder` appeared meanwhile, made by someone else from the same content, theirs stays.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    with _disk_errors(folder):
+    with disk_errors(folder):
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -210,7 +215,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns the operating system's refusal into an error that says what to do."""
     try:
         yield

@@ -5,6 +5,13 @@ the longest goes first, since a long task begun last keeps one slot busy while t
 idle (Graham 1969, "Bounds on multiprocessing timing anomalies": at most 4/3 of the best makespan);
 only `killed` is tried again, a bounded number of times; what needs a failed task is missing, with
 that reason; and after too many failures nothing more is begun.
+
+A task may take several slots, and there is one rule more for it: the order is kept. When the next
+task does not fit into what is free, nothing else is begun until it does. What is free is then less
+than it waits for, so all of it is reserved; small tasks cannot starve it, since only a longer one
+that becomes ready meanwhile goes before it. Slots stand idle while others end their tasks, for the
+rest of the longest of those at most. Filling them with tasks that would end in time (backfilling)
+needs times known beforehand, and a micro-anneal's are known once the first ones are over.
 """
 
 from __future__ import annotations
@@ -69,6 +76,11 @@ class Board:
     def finished(self) -> bool:
         """Whether what became of every task is known."""
         return len(self._outcomes) == len(self._tasks)
+
+    @property
+    def next(self) -> Task | None:
+        """What `take` would give. Where it does not fit, nothing else is to be begun."""
+        return self._tasks[self._ready[0][2]] if self._ready else None
 
     def take(self) -> Task | None:
         """The next task to begin, the longest that is ready; None when none is."""

@@ -5,7 +5,8 @@ few times a second by a thread of rich's whatever the number of events; elsewher
 now and then. Standard output is left alone: it is for data.
 
 The time left is measured, not promised: seconds per unit of size of the tasks finished so far, for
-each verb, times the size still to come, over the slots (`time_left`).
+each verb, times the size still to come, over the slots (`time_left`). Seconds on several slots
+count once for each.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Row:
     total: int = 0
     loss: float | None = None
     tokens_per_second: float | None = None
+    beside: tuple[int, ...] = ()
+    """The other slots that its task takes."""
 
     @property
     def fraction(self) -> float:
@@ -117,7 +120,11 @@ class Live:
         elif isinstance(event, Began):
             task = self._tasks[event.task]
             self._rows[event.slot] = Row(
-                task=task, began=self._clock(), warm=event.warm, total=task.total
+                task=task,
+                began=self._clock(),
+                warm=event.warm,
+                total=task.total,
+                beside=event.beside,
             )
         elif isinstance(event, Advanced):
             row = self._rows[event.slot]
@@ -170,21 +177,24 @@ class Live:
         if not self._tasks:
             return Text("")
         table = Table.grid(padding=(0, 2), expand=False)
+        led = {n: first for first, row in self._rows.items() for n in row.beside}
         for number in range(self._slots):
             row = self._rows.get(number)
             if row is None:
-                table.add_row(f"{number}", Text("idle", style="dim"))
+                does = f"with slot {led[number]}" if number in led else "idle"
+                table.add_row(f"{number}", Text(does, style="dim"))
                 continue
+            name = f"{number} x{1 + len(row.beside)}" if row.beside else f"{number}"
             elapsed = _clock_time(self._clock() - row.began)
             label = Text(row.task.label, overflow="ellipsis", no_wrap=True)
             if not row.warm:
                 starting = Text("starting up", style="dim")
-                table.add_row(f"{number}", label, starting, "", "", elapsed)
+                table.add_row(name, label, starting, "", "", elapsed)
                 continue
             bar = ProgressBar(total=max(1, row.total), completed=row.done, width=BAR_WIDTH)
             speed, loss = row.tokens_per_second, row.loss
             table.add_row(
-                f"{number}",
+                name,
                 label,
                 bar,
                 f"{row.fraction:4.0%}",
@@ -234,19 +244,21 @@ def time_left(
 ) -> float | None:
     """Seconds until all is finished, at the speed measured so far; None while nothing is known.
 
-    A verb's speed is that of its finished tasks (seconds on a worker over size), or, before there
-    is one, of those under way that are at least 2% done. Failed and skipped tasks say nothing.
+    A verb's speed is that of its finished tasks (seconds on a worker, times its slots, over size),
+    or, before there is one, of those under way that are at least 2% done. Failed and skipped tasks
+    say nothing. Slots that wait until a wide task fits are not foreseen.
     """
     seconds: dict[str, float] = defaultdict(float)
     sizes: dict[str, float] = defaultdict(float)
     for outcome in outcomes:
         if outcome.ok and not outcome.skipped:
-            seconds[tasks[outcome.task].verb] += outcome.seconds
-            sizes[tasks[outcome.task].verb] += tasks[outcome.task].size
+            task = tasks[outcome.task]
+            seconds[task.verb] += outcome.seconds * task.slots
+            sizes[task.verb] += task.size
     measured = set(sizes)
     for row in rows:
         if row.task.verb not in measured and row.fraction >= 0.02:
-            seconds[row.task.verb] += now - row.began
+            seconds[row.task.verb] += (now - row.began) * row.task.slots
             sizes[row.task.verb] += row.fraction * row.task.size
     fraction = {row.task.id: row.fraction for row in rows}
     settled = {outcome.task for outcome in outcomes}
@@ -259,7 +271,7 @@ def time_left(
         rate = seconds[task.verb] / sizes[task.verb]
         left = rate * task.size * (1 - fraction.get(task.id, 0.0))
         total += left
-        longest = max(longest, left)
+        longest = max(longest, left / task.slots)
     return max(total / slots, longest)
 
 

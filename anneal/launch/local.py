@@ -1,15 +1,16 @@
-"""Runs on this machine: warm workers, one a slot and verb, handed one task after another.
+"""Runs on this machine: warm workers, one a group of slots and verb, handed one task after another.
 
 A run of the demo takes seconds; loading PyTorch and a base takes as long, and compiling takes
 longer. So a worker is started when a slot first needs it, loads everything once, and is kept until
 the launcher is closed; a slot with nothing to do, because what remains waits for a task under way,
 starts its worker ahead. The launcher itself is one thread around one `select`: it hands the longest
-ready task to a free slot, listens, and settles what became of it.
+ready task to free slots, listens, and settles what became of it. A task of several slots goes to
+one worker with the cores and devices of all of them (`pool`).
 
 What ends a worker, and what follows:
 
-* it answers `failed`: the task failed. After `non_finite` and `bad_data` the worker goes on;
-  after anything else it is replaced, since its memory or its device may be in any state;
+* it answers `failed`: the task failed. After `non_finite`, `bad_data` and `aborted` the worker
+  goes on; after anything else it is replaced, since its memory or device may be in any state;
 * it dies without an answer: its result decides if it exists (some libraries abort at exit, after
   the work is done), otherwise `process.cause_of_death` does;
 * it dies before it was ever ready, by itself: no task of its verb can run. When no worker of that
@@ -21,7 +22,6 @@ What ends a worker, and what follows:
 from __future__ import annotations
 
 import os
-import selectors
 import shlex
 import shutil
 import signal
@@ -38,8 +38,9 @@ from typing import Literal
 from pydantic import Field
 
 from anneal.launch.board import Board
+from anneal.launch.pool import Pool
 from anneal.launch.process import Worker, cause_of_death, count_oom_kills, tail
-from anneal.launch.slots import Slot, available_cores, make_slots, worker_environment
+from anneal.launch.slots import available_cores, choose, make_slots, worker_environment
 from anneal.launch.values import (
     Advanced,
     Began,
@@ -70,7 +71,8 @@ class Local(Value):
 
     kind: Literal["local"] = "local"
     slots: int | None = Field(None, gt=0)
-    """Tasks side by side; None is one a device, or as many as the cores allow."""
+    """Tasks side by side, or processes of one run; None is one a device, or as many as the cores
+    allow."""
     threads: int = Field(1, gt=0)
     """CPU threads of one slot."""
     devices: tuple[str, ...] = ()
@@ -93,7 +95,8 @@ class LocalLauncher(Launcher):
     Args:
         store: whose cache holds compiled kernels.
         settings: slots, threads, retries and the like.
-        logs: folder of logs: `TASK.log`, and `slot-N-VERB.log` for what has no task.
+        logs: folder of logs: `TASK.log`, and `slot-N-VERB.log` (`slot-N+M-VERB.log` of a group)
+            for what has no task.
         command: words before `VERB --serve`.
         environment: added to the inherited environment of the workers; never logged.
 
@@ -123,22 +126,18 @@ class LocalLauncher(Launcher):
             ),
         )
         self._logs = logs.absolute()
-        self._command = tuple(command)
-        self._workers: dict[tuple[int, str], Worker] = {}
-        self._ahead: set[tuple[int, str]] = set()
+        self._pool = Pool(self.slots, command=command, logs=self._logs)
         self._served: set[str] = set()
-        self._selector = selectors.DefaultSelector()
         self._interrupts = 0
 
     def run(self, tasks: Sequence[Task], *, on_event: Listener = ignore) -> list[Outcome]:
         """Carries out `tasks`; see `Launcher.run`."""
+        done = {task.id for task in tasks if Path(task.done).exists()}
+        for task in tasks:
+            if task.id not in done:
+                self.admit(task.slots, what=f"task `{task.label}`")
         limit = 1 if self.settings.fail_fast else self.settings.max_failures
-        board = Board(
-            tasks,
-            done={task.id for task in tasks if Path(task.done).exists()},
-            retries=self.settings.retries,
-            max_failures=limit,
-        )
+        board = Board(tasks, done=done, retries=self.settings.retries, max_failures=limit)
         on_event(Planned(tasks=tuple(tasks), slots=len(self.slots)))
         _announce(board, on_event)
         with self._catching_interrupts():
@@ -156,63 +155,58 @@ class LocalLauncher(Launcher):
                 raise
         return board.outcomes()
 
+    def admit(self, slots: int, *, what: str) -> None:
+        """Checks that a task of so many slots could be carried out; see `Launcher.admit`."""
+        if choose(self.slots, slots) is not None:
+            return
+        devices = {device for slot in self.slots for device in slot.devices}
+        if len(self.slots) < slots:
+            raise LaunchError(
+                f"launcher: {what} takes {slots} slots, {len(self.slots)} exist",
+                hint="raise launcher.slots (each has launcher.threads cores, and a device where"
+                " there are any), or lower engine.processes",
+            )
+        raise LaunchError(
+            f"launcher: {what} takes {slots} slots with a device each, "
+            f"{len(self.slots)} slots share {len(devices)}: {','.join(sorted(devices))}",
+            hint="name more in launcher.devices, or lower engine.processes; an empty"
+            " CUDA_VISIBLE_DEVICES makes slots of CPU cores alone",
+        )
+
     def close(self) -> None:
         """Ends the warm workers: they exit when their standard input ends."""
-        for worker in self._workers.values():
-            worker.close()
-        for worker in list(self._workers.values()):
-            self._remove(worker)
+        self._pool.close()
 
     def _hand_out(self, board: Board, on_event: Listener) -> None:
-        busy = {worker.slot.number for worker in self._workers.values() if worker.task}
-        free = [slot for slot in self.slots if slot.number not in busy]
-        while free and (task := board.take()) is not None:
-            slot = max(free, key=lambda slot: self._suits(slot, task))
-            free.remove(slot)
-            worker = self._workers.get((slot.number, task.verb))
-            if worker is not None and not worker.alive:  # died idle: nothing is lost
-                self._remove(worker)
-                worker = None
-            if worker is None:
-                worker = self._start(slot, task.verb)
+        while (task := board.next) is not None:
+            group = self._pool.place(task)
+            if group is None:
+                return  # what is free is kept for it
+            board.take()
+            worker = self._pool.worker(group, task.verb)
             worker.hand(task, log=self._logs / f"{task.id}.log", now=time.monotonic())
-            attempt = board.attempt(task)
-            on_event(Began(task=task.id, slot=slot.number, attempt=attempt, warm=worker.ready))
-        for idle, later in zip(free, board.waiting(), strict=False):
-            if (idle.number, later.verb) not in self._workers.keys() | self._ahead:
-                self._ahead.add((idle.number, later.verb))  # once: it may die of what is wrong
-                self._start(idle, later.verb, ahead_of=later.spec)
-
-    def _suits(self, slot: Slot, task: Task) -> int:
-        """A slot whose worker is warm first, then one that has none of another verb."""
-        if (slot.number, task.verb) in self._workers:
-            return 2
-        return 1 - sum(number == slot.number for number, _ in self._workers)
-
-    def _start(self, slot: Slot, verb: str, *, ahead_of: str | None = None) -> Worker:
-        command = [*self._command, verb, "--serve", *([ahead_of] if ahead_of else [])]
-        log = self._logs / f"slot-{slot.number}-{verb}.log"
-        try:
-            worker = Worker(command, slot=slot, verb=verb, log=log)
-        except OSError as error:
-            raise LaunchError(
-                f"worker `{shlex.join(command)}`: cannot be started ({error.strerror or error})"
-            ) from error
-        self._workers[slot.number, verb] = worker
-        self._selector.register(worker, selectors.EVENT_READ)
-        return worker
+            on_event(
+                Began(
+                    task=task.id,
+                    slot=group.first,
+                    beside=group.numbers[1:],
+                    attempt=board.attempt(task),
+                    warm=worker.ready,
+                )
+            )
+        self._pool.get_ready(board.waiting())
 
     def _listen(self, board: Board, on_event: Listener) -> None:
         """Waits a little for messages and deaths, and settles them."""
-        self._selector.select(TICK_SECONDS)
-        for worker in list(self._workers.values()):
+        self._pool.wait(TICK_SECONDS)
+        for worker in self._pool.workers:
             # Asked first, so that what it said last is read below; asked at all, because
             # something that it forked may hold its pipe open after its death.
             dead = not worker.alive
             messages, closed = worker.messages()
             for message in messages:
                 self._hear(worker, message, board, on_event)
-            if (dead or closed) and worker in self._workers.values():
+            if (dead or closed) and worker in self._pool:
                 self._mourn(worker, board, on_event)
             _announce(board, on_event)
 
@@ -231,16 +225,16 @@ class LocalLauncher(Launcher):
             return
         if isinstance(message, Start):
             worker.began = time.monotonic()
-            slot = worker.slot.number
+            slot = worker.group.first
             on_event(Advanced(task=task.id, slot=slot, done=0, total=task.total))
         elif isinstance(message, Progress):
             news = message.model_dump(exclude={"event"})
-            on_event(Advanced(slot=worker.slot.number, **news))
+            on_event(Advanced(slot=worker.group.first, **news))
         elif isinstance(message, Failed):
             self._fail(worker, message.kind, message.message, board, on_event)
-            if message.kind not in ("non_finite", "bad_data"):
+            if message.kind not in ("non_finite", "bad_data", "aborted"):
                 worker.kill()
-                self._remove(worker)
+                self._pool.remove(worker)
         elif Path(task.done).exists():
             board.succeed(task, time.monotonic() - worker.began)
             worker.task = None
@@ -250,7 +244,7 @@ class LocalLauncher(Launcher):
 
     def _mourn(self, worker: Worker, board: Board, on_event: Listener) -> None:
         """Settles the task of a worker that ended, or is ending, by itself."""
-        code = self._remove(worker)
+        code = self._pool.remove(worker)
         task = worker.task
         if task is None:
             return
@@ -281,14 +275,14 @@ class LocalLauncher(Launcher):
         again = f"{REPEAT} {task.verb} {shlex.quote(task.spec)}"
         on_event(
             Stumbled(
-                task=task.id, slot=worker.slot.number, failure=failure, retry=retry, again=again
+                task=task.id, slot=worker.group.first, failure=failure, retry=retry, again=again
             )
         )
 
     def _stop_busy(self, board: Board, on_event: Listener) -> None:
         """Stops every task under way, letting workers save; those tasks are missing."""
         board.halt("not begun: the launch was stopped")
-        busy = [worker for worker in self._workers.values() if worker.task]
+        busy = self._pool.busy
         if busy:
             seconds = self.settings.grace_seconds
             on_event(Stopping(workers=len(busy), seconds=seconds))
@@ -306,11 +300,11 @@ class LocalLauncher(Launcher):
                     busy.remove(worker)
                     self._drop(worker, board)
             _announce(board, on_event)
-            self._selector.select(TICK_SECONDS if busy else 0)
+            self._pool.wait(TICK_SECONDS if busy else 0)
 
     def _drop(self, worker: Worker, board: Board) -> None:
         """Settles the task of a worker that was stopped on purpose."""
-        self._remove(worker)
+        self._pool.remove(worker)
         task, worker.task = worker.task, None
         if task is None:
             return
@@ -319,11 +313,6 @@ class LocalLauncher(Launcher):
             board.succeed(task, seconds)
         else:
             board.abandon(task, "stopped while under way", seconds=seconds)
-
-    def _remove(self, worker: Worker) -> int:
-        self._selector.unregister(worker)
-        del self._workers[worker.slot.number, worker.verb]
-        return worker.reap()
 
     @contextmanager
     def _catching_interrupts(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from anneal.launch.slots import Slot, on_cores
+from anneal.launch.slots import Group, on_cores
 from anneal.launch.values import Task
 from anneal.plan.protocol import (
     PREEMPTED,
@@ -37,17 +37,21 @@ LOG_TAIL = 4000
 
 
 class Worker:
-    """A worker process of one slot and verb.
+    """A worker process of one group of slots and one verb.
+
+    It leads a process group of its own, which `kill` and `reap` end. Whatever it starts, such as
+    the other processes of a run on several slots, must stay in that group; `stop` speaks to the
+    worker alone, which has to have the others save or end.
 
     Args:
         command: its words; never a shell.
-        slot: its cores and environment.
+        group: its slots, with their cores and environment.
         verb: what kind of task it carries out.
         log: file that gets its standard error while it has no task.
     """
 
-    def __init__(self, command: Sequence[str], *, slot: Slot, verb: str, log: Path) -> None:
-        self.slot = slot
+    def __init__(self, command: Sequence[str], *, group: Group, verb: str, log: Path) -> None:
+        self.group = group
         self.verb = verb
         self.log = log
         self.ready = False
@@ -59,13 +63,13 @@ class Worker:
         self.task_log = log
         self._buffer = b""
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as errors, on_cores(slot.cores):
+        with open(log, "ab") as errors, on_cores(group.cores):
             self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=dict(slot.environment),
+                env=group.environment,
                 # Ctrl-C in a terminal goes to the launcher alone, which lets workers save.
                 start_new_session=True,
             )

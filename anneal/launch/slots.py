@@ -1,9 +1,12 @@
-"""Slots: which cores, devices and environment each worker gets.
+"""Slots and groups of them: which cores, devices and environment each worker gets.
 
 Runs are small, so several go side by side, one a slot. They must not share cores: OpenMP threads
 above the free cores made training up to ten times slower where we measured it, and two one-thread
 workers beat one two-thread worker. Each slot is therefore pinned to cores of its own, and every
 thread pool that numerical libraries bring is told the slot's number of threads.
+
+A run of several processes takes a slot for each. Its worker gets a `Group`: the cores and devices
+of all of them, and the threads of one, since each of its processes has thread pools of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +44,60 @@ class Slot:
     number: int
     cores: frozenset[int]
     """Empty: wherever the kernel likes."""
+    devices: tuple[str, ...] = ()
+    """What CUDA_VISIBLE_DEVICES names; empty: it is left alone."""
     environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The slots of one worker: one, or as many as its task has processes."""
+
+    slots: tuple[Slot, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(slot.number for slot in self.slots)
+
+    @property
+    def first(self) -> int:
+        """The slot that speaks for the group in events."""
+        return self.slots[0].number
+
+    @property
+    def cores(self) -> frozenset[int]:
+        return frozenset[int]().union(*(slot.cores for slot in self.slots))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = dict(self.slots[0].environment)
+        if devices := dict.fromkeys(d for slot in self.slots for d in slot.devices):
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        return own
+
+
+def choose(slots: Sequence[Slot], count: int) -> Group | None:
+    """A group of the first `count` of these slots that each bring a device of their own.
+
+    Slots that share a device, or have none dealt, are the packing of small runs: two processes of
+    one run on one GPU would only wait for each other, and NCCL refuses them.
+
+    Args:
+        slots: to choose from, best first; they need not be neighbours.
+        count: how many.
+
+    Returns:
+        The group, its slots by number; None when there are too few.
+    """
+    chosen: list[Slot] = []
+    seen: set[str] = set()
+    for slot in slots:
+        if len(chosen) < count and not (slot.devices and seen.issuperset(slot.devices)):
+            chosen.append(slot)
+            seen.update(slot.devices)
+    if len(chosen) < count:
+        return None
+    return Group(slots=tuple(sorted(chosen, key=lambda slot: slot.number)))
 
 
 def available_cores() -> list[int]:
@@ -88,10 +144,12 @@ def make_slots(
     slots = []
     for number in range(count):
         own = dict(environment) | dict.fromkeys(THREAD_POOLS, str(threads))
+        dealt: tuple[str, ...] = ()
         if devices:
             own["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+            dealt = tuple(own["CUDA_VISIBLE_DEVICES"].split(","))
         mine = cores[number * threads : (number + 1) * threads] if pinned else []
-        slots.append(Slot(number=number, cores=frozenset(mine), environment=own))
+        slots.append(Slot(number=number, cores=frozenset(mine), devices=dealt, environment=own))
     return tuple(slots)
 
 

@@ -47,7 +47,8 @@ class Task(Value):
     needs: tuple[str, ...] = ()
     """Tasks that must be finished before."""
     size: float = Field(1.0, ge=0)
-    """Expected work, comparable within a verb (tokens): longest first, and the time left."""
+    """Expected work of all its slots together, comparable within a verb (tokens): longest first,
+    and the time left."""
     total: int = Field(0, ge=0)
     """Tokens, for the progress bar until the worker says better."""
     slots: int = Field(1, gt=0)
@@ -78,10 +79,13 @@ class Planned(Value):
 
 
 class Began(Value):
-    """A task was handed to the worker of a slot."""
+    """A task was handed to the worker of a slot, or of a group of slots."""
 
     task: str
     slot: int
+    """The first of the group, which later events name."""
+    beside: tuple[int, ...] = ()
+    """The other slots of the group."""
     attempt: int
     warm: bool
     """False while the worker is still starting up."""
@@ -145,8 +149,21 @@ class Launcher(ABC):
 
         Raises:
             ValueError: two tasks share an identifier, or needs are unknown or circular.
-            LaunchError: workers cannot be started at all.
+            LaunchError: a task that is not finished takes more slots than there are, told before
+                anything starts; or workers cannot be started at all.
             KeyboardInterrupt: once every worker has saved its work or was killed.
+        """
+
+    @abstractmethod
+    def admit(self, slots: int, *, what: str) -> None:
+        """Checks that a task of so many slots could be carried out here.
+
+        Args:
+            slots: as of `Task.slots`.
+            what: who asks, for the message.
+
+        Raises:
+            LaunchError: it takes more slots than there are.
         """
 
     @abstractmethod

@@ -263,10 +263,13 @@ class Result(Value):
     """Unique tokens by source that were seen at least once."""
     asked_shares: dict[str, float]
     final_loss: float | None
-    """Mean training loss (nats per token) of the last tenth of the steps; None without training."""
+    """Mean training loss (nats per token) of the last tenth of the steps (of those of the last
+    phase, where there are several); None without training."""
     seconds: float
     """Training and scoring, apart from starting up."""
     train_seconds: float
+    save_seconds: float = 0.0
+    """Writing checkpoints, where training waited for it."""
     score_seconds: float
     startup_seconds: float
     tokens_per_second: float

@@ -122,3 +122,7 @@ class Page:
     level: str
     box: Box
     sections: tuple[Section, ...]
+    kind: str = "Data-budget decision"
+    """What this is, above the question."""
+    name: str = "Decision"
+    """What the box holds."""

@@ -125,6 +125,7 @@ def _box(decision: Decision) -> Box:
                     "" if guards else "no guard was set",
                 ),
                 *guards,
+                *(() if decision.calibration is None else (sections.held(decision.calibration),)),
             )
         ),
         beats=tables.beats(decision),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from anneal.plan.predictions import Calibration
 from anneal.values import Value
 
 Verdict = Literal["adopt", "adopt with hold-out", "run more", "not decidable"]
@@ -385,9 +386,8 @@ class Decision(Value):
     sensitivity: tuple[Sensitivity, ...] = ()
     next_best: NextBest | None = None
     marginal: tuple[CurveLine, ...] = ()
-    """Marginal gain (bits per byte per million tokens) against tokens; `score` holds it."""
+    """Marginal gain (bits per byte per million tokens, per USD) by tokens; `score` holds it."""
     marginal_per_usd: tuple[CurveLine, ...] = ()
-    """The same per USD."""
     repetition: str
     """Which runs had matched, which natural repetition."""
     warnings: tuple[str, ...] = ()
@@ -396,3 +396,5 @@ class Decision(Value):
     truth, the number of comparisons and its correction, decision accuracy at this scale."""
     reproduce: dict[str, str] = Field(default_factory=dict)
     """Command, hashes, commit, versions, seeds."""
+    calibration: Calibration | None = None
+    """How often earlier intervals held, by full runs measured since; the decision rests on none."""

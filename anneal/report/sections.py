@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from anneal.plan.predictions import Calibration, held_words
 from anneal.report import format as show
 from anneal.report import law_tables, tables
 from anneal.report.blocks import (
@@ -250,6 +251,8 @@ def uncertainty(decision: Decision) -> Section:
         Fact("effects compared with their control", str(len(decision.effects))),
     ]
     facts += [Fact(subject, words) for subject, words in decision.statements.items()]
+    if decision.calibration is not None:
+        facts.append(held(decision.calibration))
     return Section(
         name="uncertainty",
         title="Uncertainty, as numbers",
@@ -261,6 +264,21 @@ def uncertainty(decision: Decision) -> Section:
                 rows=tuple((f.label, f.value, f.note) for f in facts),
             ),
         ),
+    )
+
+
+def held(calibration: Calibration) -> Fact:
+    """How often intervals held, over all full runs that were measured beside their predictions."""
+    runs = "1 full run" if calibration.runs == 1 else f"{calibration.runs} full runs"
+    broken = f", {calibration.broken} of them beyond the law's assumptions" * (
+        calibration.broken > 0
+    )
+    return Fact(
+        "predictions that held",
+        held_words(calibration),
+        f"predictions of {runs}{broken}; mean error {show.decimal(calibration.mean_error, 4)}, "
+        f"mean width {show.decimal(calibration.mean_width, 4)} bpb; in brackets Wilson's 90% "
+        "interval of the rate",
     )
 
 

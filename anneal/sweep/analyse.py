@@ -67,6 +67,27 @@ class Analysis:
     base_score: float
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Laws of a sweep and the allocation's question about them.
+
+    Args:
+        table: results with the aggregate score.
+        points: those the law was fitted to: control and sources.
+        judged: how the forms predicted the held-out budget; None with a single budget.
+        repeats: whether the real budget repeats a source.
+        ranks: sources by mean score at each single budget.
+        problem: the question; it holds the law, the guards' laws and the noise floor.
+    """
+
+    table: pd.DataFrame
+    points: Points
+    judged: HoldOut | None
+    repeats: bool
+    ranks: Ranks
+    problem: alloc.Problem
+
+
 def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
     """Fits, decides and describes.
 
@@ -81,6 +102,35 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
     """
     from anneal.sweep.describe import describe
 
+    rng = np.random.default_rng(evidence.ask.seed)
+    fitted = fit_laws(evidence, table, rng=rng)
+    points, problem = fitted.points, fitted.problem
+    found = Analysis(
+        table=fitted.table,
+        points=points,
+        law=problem.target,
+        judged=fitted.judged,
+        noise=problem.noise,
+        ranks=fitted.ranks,
+        allocation=alloc.allocate(
+            problem, rng=rng, without=_without_scales(evidence, points, fitted.repeats, rng)
+        ),
+        next_runs=_next_runs(evidence, problem),
+        guard_limits={guard.name: guard.limit for guard in problem.guards},
+        base_score=float(fitted.table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
+    )
+    return describe(evidence, found, key=key)
+
+
+def fit_laws(evidence: Evidence, table: pd.DataFrame, *, rng: np.random.Generator) -> Fitted:
+    """Everything before the allocation: laws of the score and the guards, and the question.
+
+    The same results and an `rng` fresh from the sweep's seed give the same laws draw by draw, so
+    whoever wants more of them than the decision says makes them anew.
+
+    Raises:
+        LawError: too few results to fit any law.
+    """
     if not len(table) or not (table["arm"] == "base").any():
         raise LawError(
             f"sweep {evidence.ask.name}: the base has no score, so no curve can start from it",
@@ -90,30 +140,15 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
     labels = [CONTROL, *(s.name for s in evidence.design.sources)]
     labels = [name for name in labels if (table["source"] == name).any()]
     points = effects.points_of(table, labels, effects.AIM)
-    rng = np.random.default_rng(evidence.ask.seed)
     judged, repeats = judge_forms(evidence, points, rng)
     law = blend(
         evidence.ask.law.forms, points, rng=rng, draws=evidence.ask.law.draws, repeats=repeats
     )
     noise = floor_of(points, law)
     ranks = effects.single_scale(table, evidence, [n for n in labels if n != CONTROL])
-    guards, limits = _guards(evidence, table, labels, rng)
+    guards = _guards(evidence, table, labels, rng)
     problem = _problem(evidence, law, noise, judged, guards, ranks)
-    found = Analysis(
-        table=table,
-        points=points,
-        law=law,
-        judged=judged,
-        noise=noise,
-        ranks=ranks,
-        allocation=alloc.allocate(
-            problem, rng=rng, without=_without_scales(evidence, points, repeats, rng)
-        ),
-        next_runs=_next_runs(evidence, problem),
-        guard_limits=limits,
-        base_score=float(table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
-    )
-    return describe(evidence, found, key=key)
+    return Fitted(table, points, judged, repeats, ranks, problem)
 
 
 def judge_forms(
@@ -159,18 +194,17 @@ def floor_of(points: Points, law: Law) -> float:
 
 def _guards(
     evidence: Evidence, table: pd.DataFrame, labels: list[str], rng: np.random.Generator
-) -> tuple[tuple[alloc.Guard, ...], dict[str, float]]:
+) -> tuple[alloc.Guard, ...]:
     """Guards with their laws; each may get worse than the base by its tolerance."""
-    guards, limits = [], {}
+    guards = []
     for target in evidence.ask.target:
         if not target.guard:
             continue
         points = effects.points_of(table, labels, f"bpb {target.name}")
         assert points.anchor is not None
-        limits[target.name] = points.anchor + target.tolerance
         law = blend([evidence.ask.law.guard_form], points, rng=rng, draws=evidence.ask.law.draws)
-        guards.append(alloc.Guard(target.name, law, limits[target.name]))
-    return tuple(guards), limits
+        guards.append(alloc.Guard(target.name, law, points.anchor + target.tolerance))
+    return tuple(guards)
 
 
 def _problem(

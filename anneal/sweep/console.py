@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anneal.plan.predictions import held_words
 from anneal.report.decision import Decision
 from anneal.report.next_sections import advice
 
@@ -37,6 +38,8 @@ def summary(decision: Decision) -> str:
     lines.append(f"  one source alone: {decision.law_pick}; single budgets say {same} ({told})")
     if decision.next_best is not None:
         lines.append(f"  next: {advice(decision.next_best)}; {decision.next_best.reason}")
+    if decision.calibration is not None:
+        lines.append(f"  {held_words(decision.calibration)}, by full runs measured afterwards")
     if decision.partial:
         lines.append(f"  PARTIAL: {len(decision.evidence.missing)} runs are missing:")
         lines += [f"    {line}" for line in decision.evidence.missing[:10]]

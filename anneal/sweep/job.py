@@ -14,11 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from anneal.calibration import calibration
 from anneal.errors import LawError, TrainingError
 from anneal.launch.live import Live
 from anneal.launch.local import LocalLauncher, on_gpus
 from anneal.launch.values import Event, Launcher, Outcome, Settled
 from anneal.ledger import Ledger
+from anneal.plan.predictions import Calibration
 from anneal.plan.runs import PlannedRun, plan_runs
 from anneal.plan.values import RunSpec
 from anneal.report import write_report
@@ -61,6 +63,7 @@ def sweep(
         Live() as live,
         launcher or LocalLauncher(store, on_gpus(ask.launcher), logs=folder / "logs") as workers,
     ):
+        held = calibration(store)  # a damaged record is told before anything is spent
         live.say("preparing sources and targets")
         manifests = prepare(ask, store, workers, live)
         clock.lap("prepare")
@@ -85,7 +88,7 @@ def sweep(
         )
         live.say("fitting laws, allocating the real budget, writing the report")
         try:
-            decision = _decide(evidence, Ledger(store), folder)
+            decision = _decide(evidence, Ledger(store), folder, held)
         except LawError as error:
             if all(outcome.ok for outcome in outcomes):
                 raise
@@ -154,16 +157,24 @@ def _must(outcome: Outcome, what: str) -> None:
     )
 
 
-def _decide(evidence: Evidence, ledger: Ledger, folder: Path) -> Decision:
-    """The decision; made anew only when something it follows from has changed."""
+def _decide(evidence: Evidence, ledger: Ledger, folder: Path, held: Calibration | None) -> Decision:
+    """The decision; made anew only when something it follows from has changed.
+
+    How often earlier intervals held is printed beside it and moves nothing: where that alone is
+    new, the report is written again around the same decision.
+    """
     table = ledger.results(evidence.runs)
     key = analysis_address(evidence, table)
     path = folder / "report" / "decision.json"
     if path.exists() and (path.parent / "index.html").exists():
         known = read_value(path, Decision)
         if known.reproduce.get("analysis") == key:
-            return known
-    decision = analyse(evidence, table, key=key)
+            if known.calibration == held:
+                return known
+            decision = known.model_copy(update={"calibration": held})
+            write_report(decision, folder / "report")
+            return decision
+    decision = analyse(evidence, table, key=key).model_copy(update={"calibration": held})
     write_report(decision, folder / "report")
     return decision
 

@@ -39,8 +39,11 @@ def prepare(
 
     Raises:
         SourceError: with the message of the first step that failed.
+        LaunchError: the runs could not be launched afterwards; told before anything is paid for.
     """
     steps = steps_of(ask, store)
+    if not all(step.done(store).exists() for step in steps):
+        launcher.admit(ask.engine.processes, what="a run of the sweep")
     outcomes = launcher.run([task_of(step, store) for step in steps], on_event=listener)
     for outcome in outcomes:
         _raise_failure(outcome, steps)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anneal.launch.values import Task
 from anneal.plan.budget import Supply
+from anneal.plan.means import Means
 from anneal.plan.runs import Design, PlannedRun
 from anneal.plan.values import LlamaShape, RunSpec, RunTask
 from anneal.sources.values import Manifest
@@ -58,37 +59,36 @@ def run_tasks(
     """Tasks of `runs`; the task files of those without a result are written."""
     tasks = []
     for run in runs:
-        spec, label = (
-            (run, run.phases[-1].name) if isinstance(run, RunSpec) else (run.spec, run.label)
+        if isinstance(run, RunSpec):
+            spec, label = run, run.phases[-1].name
+        else:
+            spec, label = run.spec, run.label
+        keep = isinstance(spec.start, LlamaShape)
+        means = ask.engine.model_copy(
+            update={"keep_weights": keep, "threads": ask.launcher.threads}
         )
-        folder = store.run(spec.id)
-        done = folder / "result.json"
-        if not done.exists():
-            task = RunTask(
-                spec=spec,
-                means=ask.engine.model_copy(
-                    update={
-                        "keep_weights": isinstance(spec.start, LlamaShape),
-                        "threads": ask.launcher.threads,
-                    }
-                ),
-                label=label,
-                code=code_version(),
-            )
-            write_value(folder / "task.json", task)
-        tokens = sum(p.tokens for p in spec.phases)
-        tasks.append(
-            Task(
-                id=spec.id,
-                label=label,
-                verb="run",
-                spec=str(folder / "task.json"),
-                done=str(done),
-                size=tokens + SCORING * len(spec.targets),
-                total=tokens,
-            )
-        )
+        tasks.append(run_task(spec, means, label, store))
     return tasks
+
+
+def run_task(spec: RunSpec, means: Means, label: str, store: Store) -> Task:
+    """The task of one run; its file is written where the run has no result."""
+    folder = store.run(spec.id)
+    done = folder / "result.json"
+    if not done.exists():
+        task = RunTask(spec=spec, means=means, label=label, code=code_version())
+        write_value(folder / "task.json", task)
+    tokens = sum(p.tokens for p in spec.phases)
+    return Task(
+        id=spec.id,
+        label=label,
+        verb="run",
+        spec=str(folder / "task.json"),
+        done=str(done),
+        size=tokens + SCORING * len(spec.targets),
+        total=tokens,
+        slots=means.processes,
+    )
 
 
 SCORING = 20_000

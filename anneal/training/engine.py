@@ -77,6 +77,10 @@ class Engine(ABC):
         rows = torch.zeros((self.micro_batch or batch, score_sequence), dtype=torch.int64)
         self.score(rows, rows)
 
+    def close(self) -> None:
+        """Gives its memory back; nothing is asked of it afterwards."""
+        del self.model
+
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """fp32 master weights by name, on the CPU; collective, empty but for the leader."""
@@ -113,6 +117,7 @@ class TorchEngine(Engine):
         precision: what forward and backward run in.
         means: device, compilation, micro-batch.
         sequence: tokens a sequence (chooses the attention).
+        trainable: `all`, or `embeddings`: input and output embeddings alone learn.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class TorchEngine(Engine):
         precision: str,
         means: Means,
         sequence: int,
+        trainable: str = "all",
     ) -> None:
         self.device = pick_device(means)
         self.compiled = pick_compile(means, self.device)
@@ -142,14 +148,17 @@ class TorchEngine(Engine):
         ]
         for copy in self.copies:  # parameters alone: rotary frequencies stay exact
             copy.data = copy.data.to(getattr(torch, precision))
-        for master in self.masters:
-            master.grad = torch.zeros_like(master)
         embedding = models.head(model)
         inputs = model.get_input_embeddings().weight
+        embeddings = [p is embedding or p is inputs for p in self.copies]
+        self.learning = [trainable == "all" or of_them for of_them in embeddings]
+        for copy, master, learns in zip(self.copies, self.masters, self.learning, strict=True):
+            copy.requires_grad_(learns)
+            master.grad = torch.zeros_like(master) if learns else None
         self.decayed = [
             m
-            for m, p in zip(self.masters, self.copies, strict=True)
-            if p.dim() > 1 and p is not embedding and p is not inputs
+            for m, p, no in zip(self.masters, self.copies, embeddings, strict=True)
+            if p.dim() > 1 and not no and p.requires_grad
         ]
         self.adam = self._adam()
         body = models.body(model)
@@ -158,12 +167,14 @@ class TorchEngine(Engine):
 
     def _adam(self) -> torch.optim.AdamW:
         decayed = {id(p) for p in self.decayed}
-        rest = [p for p in self.masters if id(p) not in decayed]
+        pairs = zip(self.masters, self.learning, strict=True)
+        rest = [p for p, learns in pairs if learns and id(p) not in decayed]
+        groups = [
+            {"params": self.decayed, "weight_decay": self.optimiser.weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(
-            [
-                {"params": self.decayed, "weight_decay": self.optimiser.weight_decay},
-                {"params": rest, "weight_decay": 0.0},
-            ],
+            [group for group in groups if group["params"]],
             lr=1.0,
             betas=(self.optimiser.beta1, self.optimiser.beta2),
             eps=self.optimiser.epsilon,

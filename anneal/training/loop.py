@@ -1,49 +1,38 @@
-"""One loop for every kind of training: micro-anneal, base and, later, all phases of a full run.
+"""One loop for every kind of training: micro-anneal, base, and all phases of a full run.
 
 `train` takes what (`RunSpec`), how (`Means`) and where (`Store`), and returns what was measured.
 The only state is (weights, moments, step): learning rate and data order follow from the step, so a
 run that was killed and resumed ends with the same bits as one that was not.
+
+An engine may be several processes, each of which runs this loop on the same batches; what decides
+is the same in all of them, and the leading one alone writes.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import platform
-import socket
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anneal.errors import StoreError
-from anneal.plan.flops import training_flops
-from anneal.plan.schedule import learning_rate
-from anneal.plan.values import Result, RunTask, Score
-from anneal.store import Store, write_value
-from anneal.training import checkpoint
+from anneal.plan.values import PhaseEnd, Result, RunTask, Score
+from anneal.store import Store, read_value, write_value
+from anneal.training import boundaries, checkpoint
+from anneal.training.boundaries import Boundary
 from anneal.training.checkpoint import Progress
 from anneal.training.data import PhaseData
 from anneal.training.engine import Engine
 from anneal.training.evaluate import score
+from anneal.training.records import Rows, now, result_of
+from anneal.training.steps import Steps
 from anneal.training.tensors import sha256
+from anneal.training.watch import NonFinite, must_keep_guards, must_pass_gates
 from anneal.training.workbench import Workbench
-
-LOGGED = 200
-"""Rows of log.jsonl a phase, at most about: short phases log every step."""
-
-
-class NonFinite(Exception):
-    """Loss or gradient is NaN or infinite: the run fails, and is never retried."""
-
-
-class Interrupted(Exception):
-    """Asked to stop: a checkpoint was saved, the run goes on later."""
 
 
 def train(
@@ -64,124 +53,254 @@ def train(
         stopping: asked at every step; when true, a checkpoint is saved.
 
     Raises:
-        NonFinite, Interrupted, TrainingError, StoreError.
+        NonFinite, Interrupted, Aborted, TrainingError, StoreError.
     """
     spec, folder = task.spec, store.run(task.spec.id)
     started = time.monotonic()
-    shards = bench.tokens(task, store)
-    engine = bench.engine(task, store)
-    progress = resume(folder, engine) or Progress(phase=0, step=0)
-    if not progress.step and not progress.phase:
-        engine.load(*bench.start(task, store))
+    run = Run(task, store, bench, report, stopping)
+    progress = run.begin()
     ready = time.monotonic()
-    log = _Log(folder / "log.jsonl", progress)
-    trainer = _Trainer(task, folder, engine, shards, report, stopping, log)
+    run.open(progress)
     try:
         for index in range(len(spec.phases)):
-            progress = trainer.phase(index, progress)
+            progress = run.phase(index, progress)
     finally:
-        log.close()
+        run.close()
     trained = time.monotonic()
-    scores = _scores(task, engine, shards, bench, store)
-    result = _result(task, engine, progress, trainer, scores).model_copy(
-        update={
-            "startup_seconds": ready - started,
-            "score_seconds": time.monotonic() - trained,
-            "seconds": time.monotonic() - ready,
-        }
+    scores = run.ends[-1].scores if run.ends else run.scores()
+    weights, moments = run.engine.weights(), _moments(task, run.engine)
+    result = result_of(
+        task,
+        parameters=run.engine.parameters,
+        device=run.engine.device,
+        progress=progress,
+        source_tokens=run.source_tokens,
+        unique_tokens=run.unique_tokens,
+        scores=scores,
+        weights=sha256(weights),
+        phases=tuple(run.ends),
+        seconds={
+            "startup": ready - started,
+            "score": time.monotonic() - trained,
+            "all": time.monotonic() - ready,
+        },
     )
-    if task.means.keep_weights:
-        checkpoint.save_weights(
-            folder / "weights", engine.model, engine.weights(), engine.moments()
-        )
-    write_value(folder / "result.json", result)
-    checkpoint.discard(folder)
+    if run.engine.leader:
+        if task.means.keep_weights:
+            checkpoint.save_weights(folder / "weights", run.engine.model, weights, moments)
+        write_value(folder / "result.json", result)
+        checkpoint.discard(folder)
+    run.engine.wait()
     return result
 
 
-def resume(folder: Path, engine: Engine) -> Progress | None:
-    """Puts the newest readable checkpoint into the engine; None where there is none."""
-    for path in reversed(checkpoint.checkpoints(folder)):
-        try:
-            progress, weights, moments = checkpoint.load(path)
-        except StoreError:
-            continue  # damaged by the disk, not by a kill: the one before it still serves
-        engine.load(weights, moments)
-        return progress.model_copy(update={"resumed": progress.resumed + 1})
-    return None
+def _moments(task: RunTask, engine: Engine) -> dict[str, Tensor]:
+    return engine.moments() if task.means.keep_weights else {}
 
 
-class _Trainer:
-    """Carries one run through its phases."""
+class Run:
+    """One run on its way through its phases."""
 
     def __init__(
         self,
         task: RunTask,
-        folder: Path,
-        engine: Engine,
-        shards: dict[str, list[Any]],
+        store: Store,
+        bench: Workbench,
         report: Callable[[int, int, float, float], None],
         stopping: Callable[[], bool],
-        log: _Log,
     ) -> None:
-        self.task, self.folder, self.engine, self.shards = task, folder, engine, shards
-        self.report, self.stopping, self.log = report, stopping, log
+        self.task, self.spec, self.means = task, task.spec, task.means
+        self.store, self.bench, self.report, self.stopping = store, bench, report, stopping
+        self.folder = store.run(task.spec.id)
+        self.shards: Mapping[str, list[Any]] = bench.tokens(task, store)
+        self.engine: Engine = bench.engine(task, store)
         self.saved = time.monotonic()
         self.total = sum(p.tokens for p in task.spec.phases)
         self.source_tokens: dict[str, int] = {}
         self.unique_tokens: dict[str, int] = {}
+        self.ends: list[PhaseEnd] = []
+        self.handed = len(task.spec.phases) > 1 or task.means.keep.boundaries
+        """Whether ends of phases are measured and recorded."""
+        self._read_back = -1
+        """Number of the phase whose kept state the engine holds, fresh from disk."""
+
+    # how a run begins
+
+    def begin(self) -> Progress:
+        """Puts the furthest state there is into the engine: a checkpoint of the run's own, the end
+        of a phase that it shares with another run, or its start."""
+        progress = self._resume() or Progress(phase=0, step=0)
+        shared = boundaries.furthest(self.spec, self.store) if self.handed else 0
+        if shared > progress.phase:
+            tokens = sum(p.tokens for p in self.spec.phases[:shared])
+            progress = Progress(phase=shared, step=0, tokens=tokens, resumed=progress.resumed)
+        elif not progress.phase and not progress.step:
+            leader = self.engine.leader
+            self.engine.load(*(self.bench.start(self.task, self.store) if leader else ({}, None)))
+        if self.engine.leader and self.spec.phases:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.must_fit(
+                self.folder,
+                self.engine.parameters,
+                self.means.keep,
+                phases=len(self.spec.phases),
+                tokens=self.total,
+            )
+        return progress
+
+    def _resume(self) -> Progress | None:
+        """The newest readable checkpoint; damaged ones are left behind."""
+        for path in reversed(checkpoint.checkpoints(self.folder)):
+            try:
+                progress = read_value(path / "progress.json", Progress)
+                self.engine = self.bench.engine(self.task, self.store, progress.phase)
+                progress = checkpoint.restore(path, self.engine)
+                if progress.check is not None:
+                    rows = self._data(progress.phase).step(progress.step)
+                    found = checkpoint.check(self.engine, rows, self.spec.score_sequence)
+                    checkpoint.must_agree(path, found, progress.check, self.spec.precision)
+            except StoreError as error:
+                # damaged by the disk, not by a kill: the one before it still serves
+                print(f"left behind: {error}", flush=True)
+                continue
+            return progress
+        return None
+
+    def _data(self, index: int) -> PhaseData:
+        return PhaseData(self.spec.phases[index], self.shards, seed=self.spec.seed, number=index)
+
+    def open(self, progress: Progress) -> None:
+        """Opens the logs, without what a kill left beyond `progress`."""
+        leader = self.engine.leader
+        self.log = Rows(self.folder / "log.jsonl" if leader else None, progress)
+        self.evaluations = Rows(self.folder / "evaluations.jsonl" if leader else None, progress)
+
+    def close(self) -> None:
+        self.log.close()
+        self.evaluations.close()
+
+    # one phase
 
     def phase(self, index: int, progress: Progress) -> Progress:
         """Trains one phase from where `progress` stands; returns the start of the next."""
-        spec = self.task.spec
-        phase = spec.phases[index]
-        data = PhaseData(phase, self.shards, seed=spec.seed, number=index)
+        phase = self.spec.phases[index]
+        data = self._data(index)
         self._audit(data)
-        if index < progress.phase:
-            return progress  # done before the run was resumed
-        if not progress.step and index and phase.optimiser_state == "reset":
-            self.engine.load(self.engine.weights(), None)
-        step_tokens = phase.batch * phase.sequence
-        before = sum(p.tokens for p in spec.phases[:index])
-        every = max(1, phase.steps // LOGGED)
-        tail = self.total - max(self.total // 10, step_tokens)
-        for step in range(progress.step, phase.steps):
-            began = time.monotonic()
-            torch.manual_seed(spec.seed * 1_000_003 + before // step_tokens + step)  # dropout
-            rate = learning_rate(phase.schedule, (step + 0.5) * step_tokens, phase.tokens)
-            loss, norm = self.engine.step(data.step(step), rate)
-            seen = before + (step + 1) * step_tokens
-            in_tail = seen > tail
-            last = step + 1 == phase.steps
-            value = float(loss) if in_tail or step % every == 0 or last else None
-            seconds = time.monotonic() - began
-            progress = progress.model_copy(
-                update={
-                    "step": step + 1,
-                    "tail_loss": progress.tail_loss + (value or 0.0) * in_tail,
-                    "tail_steps": progress.tail_steps + in_tail,
-                    "train_seconds": progress.train_seconds + seconds,
-                }
-            )
-            if value is not None:
-                if not math.isfinite(value) or not math.isfinite(float(norm)):
-                    raise NonFinite(
-                        f"loss {value}, gradient norm {float(norm)} at step {step + 1} "
-                        f"of {phase.steps}, learning rate {rate:.3g}"
-                    )
-                self.log.write(index, step + 1, seen, value, rate, float(norm))
-                self.report(seen, self.total, value, seen / max(progress.train_seconds, 1e-9))
-            if not last:
-                self._save_when_due(progress)
-        return progress.model_copy(update={"phase": index + 1, "step": 0})
+        if index < progress.phase:  # done before the run was resumed, or by another run
+            self._recall(index, data)
+            if index + 1 == len(self.spec.phases):
+                self._take_up(index, data)
+            return progress
+        if not progress.step:
+            if index:
+                self._hand_over(index)
+            if self.means.watch.gates:
+                start = self.ends[-1].scores if self.ends else self.scores()
+                progress = progress.model_copy(update={"start": start})
+        progress = Steps(self, index, phase, data).train(progress)
+        if self.handed:
+            self._end(index, data, progress)
+        return progress.model_copy(
+            update={
+                "phase": index + 1,
+                "step": 0,
+                "phase_loss": 0.0,
+                "phase_steps": 0,
+                "phase_seconds": 0.0,
+            }
+        )
 
-    def _save_when_due(self, progress: Progress) -> None:
-        stop = self.stopping()
-        if stop or time.monotonic() - self.saved >= self.task.means.checkpoint_seconds:
-            checkpoint.save(self.folder, progress, self.engine.weights(), self.engine.moments())
-            self.saved = time.monotonic()
-        if stop:
-            raise Interrupted(f"stopped at step {progress.step}")
+    def _hand_over(self, index: int) -> None:
+        """Gives the state of the phase before to the engine of this one, by way of the disk where
+        it is kept."""
+        reset = self.spec.phases[index].optimiser_state == "reset"
+        kept = (self.store.boundary(self.spec.boundary(index - 1)) / boundaries.FILE).exists()
+        alike = self.bench.alike(self.task, self.store, index - 1, index)
+        if alike and not reset and (not kept or self._read_back == index - 1):
+            return
+        state = ({}, {}) if kept else (self.engine.weights(), self.engine.moments())
+        if not alike:
+            del self.engine  # its memory is the next one's
+            self.engine = self.bench.engine(self.task, self.store, index)
+        if kept:
+            self._take_up(index - 1, self._data(index - 1), fresh=reset)
+        else:
+            self.engine.load(state[0], None if reset else state[1])
+
+    def _take_up(self, index: int, data: PhaseData, *, fresh: bool = False) -> None:
+        """Reads the kept state after a phase back into the engine, and checks it."""
+        boundaries.take_up(
+            self.store.boundary(self.spec.boundary(index)),
+            self.engine,
+            data.step(data.phase.steps - 1),
+            self.spec.score_sequence,
+            fresh=fresh,
+        )
+        self._read_back = index
+
+    def _end(self, index: int, data: PhaseData, progress: Progress) -> None:
+        """Measures the end of a phase, keeps its state, reads it back, and asks the gates."""
+        phase, keep = self.spec.phases[index], self.means.keep.boundaries
+        scores = self.scores()
+        weights, moments = sha256(self.engine.weights()), sha256(self.engine.moments())
+        end = PhaseEnd(
+            phase=phase.name,
+            index=index,
+            tokens=progress.tokens,
+            steps=phase.steps,
+            source_tokens=data.source_tokens,
+            unique_tokens=data.unique_tokens,
+            scores=scores,
+            loss=progress.phase_loss / max(progress.phase_steps, 1),
+            learning_rate=progress.learning_rate,
+            weights=weights,
+            moments=moments,
+            boundary=self.spec.boundary(index) if keep else "",
+            verified=keep,  # stands only once `_keep` has read it back: it raises otherwise
+            seconds=progress.phase_seconds,
+            finished=now(),
+        )
+        if keep:
+            self._keep(end, data)
+        self._note(end)
+        where = f"at the end of phase `{phase.name}`"
+        must_keep_guards(scores, self.means.watch, where)
+        must_pass_gates(phase.name, scores, progress.start, self.means.watch)
+
+    def _keep(self, end: PhaseEnd, data: PhaseData) -> None:
+        rows = data.step(data.phase.steps - 1)
+        boundary = Boundary(
+            end=end,
+            targets={t.name: t.content for t in self.spec.targets},
+            data=boundaries.digest(rows),
+            check=checkpoint.check(self.engine, rows, self.spec.score_sequence),
+            precision=self.spec.precision,
+            run=self.spec.id,
+        )
+        boundaries.keep(self.store, boundary, self.engine)
+        self._take_up(end.index, data)
+
+    def _recall(self, index: int, data: PhaseData) -> None:
+        """The end of a phase that is not trained now, by the run's own record or a kept state."""
+        path = self.folder / f"phase-{index:02d}.json"
+        if path.exists():
+            self.ends.append(read_value(path, PhaseEnd))
+            return
+        folder = self.store.boundary(self.spec.boundary(index))
+        if not self.handed or not (folder / boundaries.FILE).exists():
+            return
+        boundary = read_value(folder / boundaries.FILE, Boundary)
+        end = boundary.end.model_copy(update={"reused": boundary.run != self.spec.id})
+        if boundary.targets != {t.name: t.content for t in self.spec.targets}:
+            self.engine = self.bench.engine(self.task, self.store, index)
+            self._take_up(index, data)
+            end = end.model_copy(update={"scores": self.scores()})
+        self._note(end)
+
+    def _note(self, end: PhaseEnd) -> None:
+        self.ends.append(end)
+        if self.engine.leader:
+            write_value(self.folder / f"phase-{end.index:02d}.json", end)
 
     def _audit(self, data: PhaseData) -> None:
         for total, part in (
@@ -191,107 +310,27 @@ class _Trainer:
             for source, tokens in part.items():
                 total[source] = total.get(source, 0) + tokens
 
+    def scores(self) -> dict[str, Score]:
+        """Scores of all targets.
 
-class _Log:
-    """log.jsonl: training losses; rows past the step resumed from are dropped first."""
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:
-                    break  # a kill cut the last line
-                if (row["phase"], row["step"]) <= (progress.phase, progress.step):
-                    kept.append(line)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self.file.writelines(f"{line}\n" for line in kept)
-
-    def write(
-        self, phase: int, step: int, tokens: int, loss: float, rate: float, norm: float
-    ) -> None:
-        row = {"phase": phase, "step": step, "tokens": tokens, "loss": loss}
-        self.file.write(json.dumps(row | {"learning_rate": rate, "norm": norm}) + "\n")
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def _scores(
-    task: RunTask, engine: Engine, shards: dict[str, list[Any]], bench: Workbench, store: Store
-) -> dict[str, Score]:
-    spec = task.spec
-    batch = spec.phases[-1].batch if spec.phases else 8
-    scores = {}
-    for target in spec.targets:
-        scores[target.name] = score(
-            engine,
-            shards[target.content],
-            bytes_=bench.manifest(target.content, store).bytes,
-            sequence=spec.score_sequence,
-            batch=task.means.micro_batch or batch,
-            end_of_text=bench.end_of_text(spec.tokenizer, store),
-        )
-        if not math.isfinite(scores[target.name].loss):
-            raise NonFinite(f"score on `{target.name}` is {scores[target.name].loss}")
-    return scores
-
-
-def _result(
-    task: RunTask, engine: Engine, progress: Progress, trainer: _Trainer, scores: dict[str, Score]
-) -> Result:
-    spec = task.spec
-    weights = sha256(engine.weights())
-    shares: dict[str, float] = {}
-    for phase in spec.phases:
-        for portion in phase.mixture:
-            part = portion.share * phase.tokens / trainer.total
-            shares[portion.source] = shares.get(portion.source, 0.0) + part
-    return Result(
-        run=spec.id,
-        scores=scores,
-        tokens=trainer.total,
-        steps=sum(p.steps for p in spec.phases),
-        flops=training_flops(engine.parameters, trainer.total),
-        parameters=engine.parameters,
-        source_tokens=trainer.source_tokens,
-        unique_tokens=trainer.unique_tokens,
-        asked_shares=shares,
-        final_loss=progress.tail_loss / progress.tail_steps if progress.tail_steps else None,
-        seconds=0.0,
-        train_seconds=progress.train_seconds,
-        score_seconds=0.0,
-        startup_seconds=0.0,
-        tokens_per_second=trainer.total / progress.train_seconds if trainer.total else 0.0,
-        resumed=progress.resumed,
-        weights=weights,
-        device=device_name(engine.device),
-        host=socket.gethostname(),
-        versions=versions(),
-        code=task.code,
-        means=task.means,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu {platform.processor() or platform.machine()} x{torch.get_num_threads()}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what moves results."""
-    found = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "numpy", "tokenizers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+        Raises:
+            NonFinite: one of them is NaN or infinite.
+        """
+        spec, bench = self.spec, self.bench
+        batch = spec.phases[-1].batch if spec.phases else 8
+        found = {}
+        for target in spec.targets:
+            found[target.name] = score(
+                self.engine,
+                self.shards[target.content],
+                bytes_=bench.manifest(target.content, self.store).bytes,
+                sequence=spec.score_sequence,
+                batch=self.means.micro_batch or batch,
+                end_of_text=bench.end_of_text(spec.tokenizer, self.store),
+            )
+            if not math.isfinite(found[target.name].loss):
+                raise NonFinite(f"score on `{target.name}` is {found[target.name].loss}")
+        return found
 
 
 def make_repeatable() -> None:

@@ -73,12 +73,12 @@ class Workbench:
             self._tokens[content] = list(open_tokens(store.tokens(content), manifest))
         return {content: self._tokens[content] for content in task.spec.contents}
 
-    def engine(self, task: RunTask, store: Store) -> Engine:
-        """An engine of the right shape, with whatever weights it had last."""
+    def engine(self, task: RunTask, store: Store, phase: int = 0) -> Engine:
+        """An engine of the right shape for a phase, with whatever weights it had last."""
         spec, means = task.spec, task.means
-        key = f"{address(self._origin(spec, store))}/{_engine_key(spec, means)}"
+        key = self._key(task, store, phase)
         if key not in self._engines:
-            self._engines.clear()  # one at a time: each holds weights and moments
+            self.close()  # one at a time: each holds weights and moments
             model = self._model(spec, store)
             if model.get_input_embeddings().weight.shape[0] < spec.vocabulary:
                 raise TrainingError(
@@ -86,11 +86,22 @@ class Workbench:
                     f"{model.get_input_embeddings().weight.shape[0]}",
                     hint="tokenise with the base's own tokenizer",
                 )
-            sequence = spec.phases[0].sequence if spec.phases else spec.score_sequence
-            self._engines[key] = TorchEngine(
-                model, spec.optimiser, precision=spec.precision, means=means, sequence=sequence
-            )
+            self._engines[key] = _make_engine(model, spec, means, phase)
         return self._engines[key]
+
+    def alike(self, task: RunTask, store: Store, first: int, second: int) -> bool:
+        """Whether two phases of a run use one engine."""
+        return self._key(task, store, first) == self._key(task, store, second)
+
+    def close(self) -> None:
+        """Lets go of the engine."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def _key(self, task: RunTask, store: Store, phase: int) -> str:
+        origin = address(self._origin(task.spec, store))
+        return f"{origin}/{_engine_key(task.spec, task.means, phase)}"
 
     def start(self, task: RunTask, store: Store) -> State:
         """Weights and moments the run starts from."""
@@ -145,14 +156,31 @@ def _weights(start: FromRun, store: Store) -> Path:
     return folder
 
 
-def _engine_key(spec: RunSpec, means: Means) -> str:
-    """What two runs must share to use one engine, one after the other, without compiling anew."""
-    batch = spec.phases[0].batch if spec.phases else 0
-    sequence = spec.phases[0].sequence if spec.phases else spec.score_sequence
+def _make_engine(model: PreTrainedModel, spec: RunSpec, means: Means, number: int) -> Engine:
+    """The engine that `means` names, for one phase (for scoring, where there is none)."""
+    phase = spec.phases[number] if spec.phases else None
+    sequence = phase.sequence if phase else spec.score_sequence
+    trainable = phase.trainable if phase else "all"
+    return TorchEngine(
+        model,
+        spec.optimiser,
+        precision=spec.precision,
+        means=means,
+        sequence=sequence,
+        trainable=trainable,
+    )
+
+
+def _engine_key(spec: RunSpec, means: Means, number: int) -> str:
+    """What two runs, or phases, must share to use one engine, one after the other, without
+    compiling anew."""
+    phase = spec.phases[number] if spec.phases else None
+    shape = [phase.batch, phase.sequence, phase.trainable] if phase else [spec.score_sequence]
+    how = {"engine", "processes", "device", "compile", "micro_batch", "deepspeed", "long"}
     return address(
         [
             spec.optimiser.model_dump(mode="json"),
-            means.model_dump(mode="json", include={"device", "compile", "micro_batch"}),
-            [spec.precision, spec.vocabulary, batch, sequence],
+            means.model_dump(mode="json", include=how),
+            [spec.precision, spec.vocabulary, *shape],
         ]
     )

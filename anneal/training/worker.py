@@ -60,7 +60,7 @@ class Worker:
         Raises:
             TaskFailed, Stopped: as `plan.protocol.serve` understands them.
         """
-        from anneal.training import loop
+        from anneal.training import loop, watch
 
         path = Path(spec).absolute()
         task = read_value(path, RunTask)
@@ -80,7 +80,9 @@ class Worker:
                 ),
                 stopping=lambda: report.stopping,
             )
-        except loop.NonFinite as error:
+        except watch.NonFinite as error:
             raise TaskFailed("non_finite", str(error)) from error
-        except loop.Interrupted as error:
+        except watch.Aborted as error:
+            raise TaskFailed("aborted", str(error)) from error
+        except watch.Interrupted as error:
             raise Stopped(str(error)) from error

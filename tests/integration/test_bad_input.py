@@ -75,6 +75,14 @@ def test_nan_cost(corpus):
     refused(anneal(corpus, *words), "usd_per_token", "nan")
 
 
+def test_runs_of_more_processes_than_the_launcher_has_slots(corpus):
+    """Told before a source is prepared, since that may cost money."""
+    words = ["engine=deepspeed", "engine.processes=3", "launcher.slots=2", "launcher.pin=false"]
+    done = anneal(corpus, "sweep", "small.yaml", *words)
+    refused(done, "a run of the sweep takes 3 slots, 2 exist", "engine.processes")
+    assert not list((corpus / "store").glob("documents/*"))
+
+
 def test_missing_folder(corpus):
     shutil.rmtree(corpus / "tools")
     refused(anneal(corpus, "sweep", "small.yaml"), "tools")

@@ -16,6 +16,7 @@ import pytest
 from anneal import settings
 from anneal.errors import SettingsError
 from anneal.launch.local import Local, LocalLauncher
+from anneal.plan.values import RunTask
 from anneal.report.decision import Decision
 from anneal.store import Store, read_value
 from anneal.sweep.job import sweep
@@ -71,9 +72,9 @@ def ask_in(folder: Path, *overrides: str):
     return settings.load(folder / "question.yaml", [f"store={folder}/store", *overrides])
 
 
-def answer(ask, truth) -> tuple[int, Decision]:
+def answer(ask, truth, *, kind=LocalLauncher) -> tuple[int, Decision]:
     store = Store(ask.store)
-    launcher = LocalLauncher(
+    launcher = kind(
         store,
         Local(slots=2, pin=False),
         logs=store.root / "logs",
@@ -123,6 +124,32 @@ def test_the_planted_optimum_is_found(tmp_path, capsys):
     out = capsys.readouterr().out
     assert decision.verdict in out
     assert "next: " in out
+
+
+class Recording(LocalLauncher):
+    """Keeps the tasks that it was given."""
+
+    def run(self, tasks, **more):
+        self.given = [*getattr(self, "given", []), *tasks]
+        Recording.last = self.given
+        return super().run(tasks, **more)
+
+
+def test_runs_of_two_processes_take_two_slots(tmp_path):
+    """And are the same runs: how a run is carried out is no part of what it is."""
+    few = ["budget.largest=32_768", "budget.seeds=2", "law.draws=40"]
+    ask = ask_in(tmp_path, *few, "engine=deepspeed", "launcher.threads=1")
+    code, _ = answer(ask, TRUTH, kind=Recording)
+    assert code == 0
+    assert {(t.verb, t.slots) for t in Recording.last} == {("prepare", 1), ("run", 2)}
+    for task in Recording.last:
+        if task.verb == "run":
+            means = read_value(Path(task.spec), RunTask).means
+            assert (means.engine, means.processes, means.threads) == ("deepspeed", 2, 1)
+            assert means.deepspeed.stage == 1
+    runs = {task.id for task in Recording.last if task.verb == "run"}
+    answer(ask_in(tmp_path, *few), TRUTH, kind=Recording)
+    assert {task.id for task in Recording.last if task.verb == "run"} == runs
 
 
 def written(root: Path) -> dict[str, int]:

@@ -28,7 +28,7 @@ WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
 
 
 def make_task(
-    folder: Path, name: str, do: str = "nothing", *, needs=(), size=1.0, verb="run", **spec
+    folder: Path, name: str, do: str = "nothing", *, needs=(), size=1.0, verb="run", slots=1, **spec
 ) -> Task:
     """A task whose spec tells the test worker what to do."""
     path = folder / f"{name}.spec"
@@ -43,7 +43,25 @@ def make_task(
         needs=tuple(needs),
         size=size,
         total=spec.get("steps", 0),
+        slots=slots,
     )
+
+
+def shown(task: Task):
+    """What the test worker wrote as the task's result."""
+    return json.loads(Path(task.done).read_text())
+
+
+def most_slots(tasks: list[Task]) -> int:
+    """Slots in use at once at the busiest instant of tasks that did `span`."""
+    changes = []
+    for task in tasks:
+        changes += [(shown(task)["began"], task.slots), (shown(task)["ended"], -task.slots)]
+    used = most = 0
+    for _, change in sorted(changes):
+        used += change
+        most = max(most, used)
+    return most
 
 
 def attempts(task: Task) -> list[tuple[int, float]]:
@@ -145,6 +163,7 @@ class LauncherContract:
             ("non_finite", "fail", {"kind": "non_finite"}, "as told"),
             ("out_of_memory", "allocate", {}, "MemoryError"),
             ("bad_data", "unreadable", {}, "source `math`: empty hint: give it documents"),
+            ("aborted", "fail", {"kind": "aborted"}, "as told"),
             ("bug", "crash", {}, "KeyError: 'no such key\\nsecond line'"),
             ("bug", "system_exit", {}, "called sys.exit(3)"),
             ("bug", "forget", {}, "wrote no"),
@@ -227,6 +246,69 @@ class LauncherContract:
             launcher.run(tasks[:4])
             launcher.run(tasks[4:])
         assert len({pid for t in tasks for pid, _ in attempts(t)}) <= 2
+
+    def test_wide_tasks_run_beside_others_as_slots_allow(self, tmp_path):
+        widths = [2, 1, 1, 2, 1, 2, 1, 1]
+        tasks = [
+            make_task(tmp_path, f"t{n}", "span", seconds=0.1, slots=width, size=9 - n)
+            for n, width in enumerate(widths)
+        ]
+        outcomes, events = self.launch(tmp_path, tasks)
+        assert all(o.ok and o.attempts == 1 for o in outcomes.values())
+        assert most_slots(tasks) == 2
+        begun = {e.task: (e.slot, *e.beside) for e in events if isinstance(e, Began)}
+        assert all(len(set(begun[t.id])) == t.slots for t in tasks)
+        assert {slot for slots in begun.values() for slot in slots} <= {0, 1}
+
+    def test_a_wide_task_does_not_starve_behind_small_ones(self, tmp_path):
+        wide = make_task(tmp_path, "wide", "span", seconds=0, slots=2, size=5)
+        long = [make_task(tmp_path, f"l{n}", "span", seconds=n, size=9) for n in range(2)]
+        small = [make_task(tmp_path, f"s{n}", "span", seconds=0) for n in range(6)]
+        self.launch(tmp_path, [*small, wide, *long])
+        assert all(shown(task)["ended"] < shown(wide)["began"] for task in long)
+        assert all(shown(task)["began"] > shown(wide)["ended"] for task in small)
+
+    def test_a_task_that_needs_a_wide_one_and_the_other_way_round(self, tmp_path):
+        a = make_task(tmp_path, "a", verb="prepare")
+        b = make_task(tmp_path, "b", slots=2, needs=["a"])
+        c = make_task(tmp_path, "c", needs=["b"])
+        d = make_task(tmp_path, "d", slots=2, needs=["c"], size=99)
+        self.launch(tmp_path, [d, c, b, a])
+        moments = [attempts(task)[0][1] for task in (a, b, c, d)]
+        assert moments == sorted(moments)
+
+    def test_a_killed_wide_task_is_retried_with_all_its_slots(self, tmp_path):
+        task = make_task(tmp_path, "a", "ranks", processes=2, slots=2, steps=6, die_at=4)
+        others = [make_task(tmp_path, f"t{n}", "steps", steps=3, size=0.5) for n in range(4)]
+        outcomes, events = self.launch(tmp_path, [task, *others])
+        assert all(o.ok for o in outcomes.values())
+        assert outcomes["a"].attempts == 2
+        assert shown(task) == {"resumed": 4}
+        begun = [e for e in events if isinstance(e, Began) and e.task == "a"]
+        assert [sorted((e.slot, *e.beside)) for e in begun] == [[0, 1], [0, 1]]
+
+    def test_more_slots_than_there_are_is_told_before_anything_starts(self, tmp_path):
+        tasks = [make_task(tmp_path, "a"), make_task(tmp_path, "b", slots=3, needs=["a"])]
+        events: list[Event] = []
+        with (
+            self.make(tmp_path) as launcher,
+            pytest.raises(LaunchError, match="task `task b` takes 3 slots, 2 exist") as raised,
+        ):
+            launcher.run(tasks, on_event=events.append)
+        assert "launcher.slots" in raised.value.hint
+        assert "engine.processes" in raised.value.hint
+        assert not events
+        assert not attempts(tasks[0])
+        Path(tasks[1].done).write_text("done elsewhere")
+        outcomes, _ = self.launch(tmp_path, tasks)
+        assert outcomes["a"].ok
+        assert outcomes["b"].skipped
+
+    def test_admits_what_fits(self, tmp_path):
+        with self.make(tmp_path) as launcher:
+            launcher.admit(2, what="a run")
+            with pytest.raises(LaunchError, match="a run takes 3 slots, 2 exist"):
+                launcher.admit(3, what="a run")
 
     def test_refuses_impossible_needs(self, tmp_path):
         a, b = (

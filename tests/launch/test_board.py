@@ -8,8 +8,17 @@ from anneal.launch.board import Board
 from anneal.launch.values import Task
 
 
-def task(name: str, *needs: str, size: float = 1.0) -> Task:
-    return Task(id=name, label=name.upper(), verb="run", spec="s", done="d", needs=needs, size=size)
+def task(name: str, *needs: str, size: float = 1.0, slots: int = 1) -> Task:
+    return Task(
+        id=name,
+        label=name.upper(),
+        verb="run",
+        spec="s",
+        done="d",
+        needs=needs,
+        size=size,
+        slots=slots,
+    )
 
 
 @st.composite
@@ -20,13 +29,14 @@ def graphs(draw) -> list[Task]:
     for n in range(count):
         earlier = [t.id for t in tasks]
         needs = draw(st.lists(st.sampled_from(earlier), unique=True)) if earlier else []
-        tasks.append(task(f"t{n}", *needs, size=draw(st.integers(0, 5))))
+        size, slots = draw(st.integers(0, 5)), draw(st.integers(1, 3))
+        tasks.append(task(f"t{n}", *needs, size=size, slots=slots))
     return draw(st.permutations(tasks))
 
 
 @given(graphs(), st.data())
 def test_every_task_is_settled_once_in_an_order_that_keeps_needs(tasks, data):
-    """Whatever fails, dies or ends in whatever order, with two under way at most."""
+    """Whatever fails, dies or ends in whatever order, on three slots."""
     kinds = ["ok", "killed", "bug"]
     done = {t.id for t in tasks if data.draw(st.booleans())}
     limit = data.draw(st.none() | st.integers(1, 3))
@@ -34,7 +44,8 @@ def test_every_task_is_settled_once_in_an_order_that_keeps_needs(tasks, data):
     ok, begun, news, failures = set(done), {}, board.news(), 0
     under_way: list[Task] = []
     while not board.finished:
-        while len(under_way) < 2 and (new := board.take()) is not None:
+        while (new := board.next) and new.slots <= 3 - sum(t.slots for t in under_way):
+            assert board.take() == new
             assert limit is None or failures < limit
             assert set(new.needs) <= ok
             assert new.id not in done
@@ -67,6 +78,17 @@ def test_longest_ready_first_then_in_order():
     taken = [board.take().id for _ in range(3)]
     assert taken == ["b", "c", "a"]
     assert board.take() is None
+
+
+def test_the_order_is_kept_when_the_next_does_not_fit():
+    """`next` stays the wide task, whatever smaller becomes ready; only a longer one goes before."""
+    tasks = [task("a", size=9), task("wide", size=5, slots=2), task("s", size=1)]
+    board = Board([*tasks, task("small", "a", size=4), task("long", "a", size=6)])
+    assert board.next == board.take() == tasks[0]
+    assert board.next == tasks[1]
+    board.succeed(tasks[0], 1.0)
+    assert [board.take().id for _ in range(4)] == ["long", "wide", "small", "s"]
+    assert board.next is None
 
 
 def test_a_long_chain_fails_as_one():

@@ -19,9 +19,16 @@ from anneal.launch.values import (
 from anneal.plan.values import Failure
 
 
-def task(name: str, size: float = 100.0, verb: str = "run") -> Task:
+def task(name: str, size: float = 100.0, verb: str = "run", slots: int = 1) -> Task:
     return Task(
-        id=name, label=f"[{name}] label", verb=verb, spec="s", done="d", size=size, total=int(size)
+        id=name,
+        label=f"[{name}] label",
+        verb=verb,
+        spec="s",
+        done="d",
+        size=size,
+        total=int(size),
+        slots=slots,
     )
 
 
@@ -67,6 +74,26 @@ def test_rows_follow_events():
     assert third == "2 idle"
     # 65 s for 40% of b: 162.5 s a task; 97.5 s of b and all of a and c are left, on three slots
     assert summary == "0/3 finished, 1:05 elapsed, about 2:42 left"
+
+
+def test_a_wide_task_is_shown_on_its_first_slot_and_named_on_the_others():
+    screen = Screen(terminal=True)
+    live = screen.live
+    live(Planned(tasks=(task("a"), task("b", slots=2)), slots=4))
+    live(Began(task="a", slot=1, attempt=1, warm=True))
+    live(Began(task="b", slot=0, beside=(2,), attempt=1, warm=False))
+    assert screen.table()[0] == "0 x2 [b] label starting up 0:00"
+    screen.clock.now += 10
+    live(Advanced(task="b", slot=0, done=0, total=100))
+    screen.clock.now += 10
+    live(Advanced(task="b", slot=0, done=50, total=100))
+    wide, _, beside, idle, _ = screen.table()
+    assert wide.startswith("0 x2 [b] label ")
+    assert wide.endswith(" 50% 0:10")
+    assert (beside, idle) == ("2 with slot 0", "3 idle")
+    killed = Failure(run="b", kind="killed", message="killed by SIGKILL", log="/x/b.log")
+    live(Stumbled(task="b", slot=0, failure=killed, retry=True, again="x"))
+    assert [screen.table()[n] for n in (0, 2)] == ["0 idle", "2 idle"]
 
 
 def test_starting_up_is_not_counted_as_work():
@@ -152,6 +179,16 @@ def test_time_left_is_by_size_and_verb():
     row = Row(task=tasks["b"], began=0.0, warm=True, done=150, total=300)
     assert time_left(tasks, known, [row], 1, now=99.0) == 75.0
     assert time_left(tasks, [*known, settled("b", 1.0)], [], 1, now=0.0) == 0.0
+
+
+def test_time_left_counts_the_slots_of_wide_tasks():
+    tasks = {t.id: t for t in (task("a", slots=2), task("b", 300, slots=2), task("c", 40))}
+    known = [settled("a", 50.0)]  # 100 slot-seconds for a size of 100
+    assert time_left(tasks, known, [], 2, now=0.0) == 170.0
+    assert time_left(tasks, known, [], 8, now=0.0) == 150.0  # b: 300 slot-seconds on two
+    row = Row(task=tasks["b"], began=0.0, warm=True, done=150, total=300)
+    assert time_left(tasks, known, [row], 2, now=99.0) == 95.0
+    assert time_left(tasks, [], [row], 2, now=75.0) == 75.0 + (100 + 40) / 2
 
 
 def test_skipped_and_failed_tasks_say_nothing_about_speed():

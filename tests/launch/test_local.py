@@ -60,8 +60,13 @@ class TestLocalLauncher(LauncherContract):
         assert outcome.attempts == 1
 
     def test_a_worker_is_replaced_after_a_bug_and_kept_after_bad_data(self, tmp_path):
-        for do, same in (("crash", False), ("unreadable", True), ("overflow", True)):
-            bad = make_task(tmp_path, f"bad-{do}", do, size=2)
+        for do, same in (
+            ("crash", False),
+            ("unreadable", True),
+            ("overflow", True),
+            ("fail", True),
+        ):
+            bad = make_task(tmp_path, f"bad-{do}", do, size=2, kind="aborted")
             good = make_task(tmp_path, f"good-{do}")
             self.launch(tmp_path, [bad, good], slots=1)
             assert (attempts(bad)[0][0] == attempts(good)[0][0]) is same
@@ -201,7 +206,7 @@ sys.path.insert(0, {tests!r})
 from launch.contract import make_task
 from launch.test_local import make_launcher
 folder = Path({folder!r})
-tasks = [make_task(folder, f"t{{n}}", {do!r}, **{spec!r}) for n in range(3)]
+tasks = [make_task(folder, f"t{{n}}", {do!r}, slots={width}, **{spec!r}) for n in range(3)]
 with Live() as live, make_launcher(folder, **{settings!r}) as launcher:
     try:
         launcher.run(tasks, on_event=live)
@@ -210,15 +215,17 @@ with Live() as live, make_launcher(folder, **{settings!r}) as launcher:
 """
 
 
-def start_parent(folder: Path, do: str, spec: dict, **settings) -> subprocess.Popen:
-    """A process that launches tasks, once all its slots are at work."""
+def start_parent(folder: Path, do: str, spec: dict, *, width=1, **settings) -> subprocess.Popen:
+    """A process that launches tasks of `width` slots, once all its slots are at work."""
     tests = str(Path(__file__).parents[1])
-    program = PARENT.format(tests=tests, folder=str(folder), do=do, spec=spec, settings=settings)
+    program = PARENT.format(
+        tests=tests, folder=str(folder), do=do, spec=spec, width=width, settings=settings
+    )
     parent = subprocess.Popen(
         [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 30
-    while len(list(folder.glob("*.trace"))) < 2:
+    while len(list(folder.glob("*.trace" if width == 1 else "*.ranks"))) < 2 // width:
         assert time.monotonic() < deadline
         assert parent.poll() is None, parent.stderr.read()
         time.sleep(0.02)
@@ -306,12 +313,25 @@ class TestInterrupts:
         wait_until_none_alive(tmp_path, 10)
         assert len(list(tmp_path.glob("*.stopped"))) == 2
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_a_group_saves_and_ends_with_all_its_processes(self, tmp_path, number):
+        spec = {"steps": 10_000, "processes": 3}
+        parent = start_parent(tmp_path, "ranks", spec, width=2)
+        (ranks,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.ranks"))
+        assert set(ranks) <= set(alive(tmp_path))
+        os.kill(parent.pid, number)
+        parent.communicate(timeout=20)
+        assert parent.returncode == (130 if number == signal.SIGINT else -number)
+        wait_until_none_alive(tmp_path, 10)
+        assert len(list(tmp_path.glob("*.stopped"))) == 1
+
     def test_workers_that_load_end_when_the_launcher_dies(self, tmp_path):
         program = PARENT.format(
             tests=str(Path(__file__).parents[1]),
             folder=str(tmp_path),
             do="nothing",
             spec={},
+            width=1,
             settings={"environment": {"TEST_WORKER_WARM": "60"}},
         )
         parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)

@@ -116,6 +116,33 @@ def child(spec, report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def span(spec, report):
+    """When it was at work, and on which devices."""
+    began = time.monotonic()
+    time.sleep(spec["seconds"])
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"began": began, "ended": time.monotonic(), "devices": devices}
+
+
+def ranks(spec, report):
+    """A run of `processes` processes: this one leads, the others hold on until they are told."""
+    others = []
+    for _ in range(spec["processes"] - 1):
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(60)
+            os._exit(0)
+        others.append(pid)
+    Path(spec["done"]).with_suffix(".ranks").write_text(json.dumps([os.getpid(), *others]))
+    try:
+        return steps(spec, report)
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def show(spec, report):
     """What the worker was given."""
     return {
@@ -132,7 +159,7 @@ WHAT = {
     what.__name__: what
     for what in (
         *(nothing, steps, sleep, fail, crash, unreadable, allocate, overflow, junk),
-        *(exit_now, system_exit, abort_after, child, show),
+        *(exit_now, system_exit, abort_after, child, show, span, ranks),
     )
 }
 

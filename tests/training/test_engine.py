@@ -143,11 +143,10 @@ def test_saving_and_loading_continues_bit_for_bit(tmp_path, precision, compiled)
     broken = engine(precision, means=means)
     for step in range(3):
         broken.step(rows(step), 1e-3)
-    checkpoint.save(tmp_path, Progress(phase=0, step=3), broken.weights(), broken.moments())
+    checkpoint.save(tmp_path, Progress(phase=0, step=3), broken, keep=2)
     other = engine(precision, seed=9, means=means)
     other.step(rows(77), 1.0)  # whatever was in it is gone
-    progress, weights, moments = checkpoint.load(checkpoint.checkpoints(tmp_path)[-1])
-    other.load(weights, moments)
+    progress = checkpoint.restore(checkpoint.checkpoints(tmp_path)[-1], other)
     for step in range(progress.step, 6):
         other.step(rows(step), 1e-3)
     assert sha256(other.weights()) == sha256(straight.weights())
@@ -156,7 +155,7 @@ def test_saving_and_loading_continues_bit_for_bit(tmp_path, precision, compiled)
 def test_old_checkpoints_go(tmp_path):
     mine = engine()
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, Progress(phase=0, step=step), mine.weights(), mine.moments())
+        checkpoint.save(tmp_path, Progress(phase=0, step=step), mine, keep=2)
     assert [p.name for p in checkpoint.checkpoints(tmp_path)] == [
         "checkpoint-00-000000002",
         "checkpoint-00-000000003",
