@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anneal.errors import TrainingError
-from anneal.plan.values import Phase
+from anneal.plan.values import Phase, Portion
 
 Ints = NDArray[np.int64]
 
@@ -82,10 +82,12 @@ class _Stream:
     pool: int
     key: int
     first_epoch: int
+    begun: int
+    """Samples that earlier phases took from the same pool: it goes on from there."""
 
     def numbers(self, ranks: Ints) -> Ints:
         """Window numbers of this source's samples `ranks`: (n,) -> (n,)."""
-        epochs, positions = np.divmod(ranks, self.pool)
+        epochs, positions = np.divmod(ranks + self.begun, self.pool)
         inside = permute(positions, self.pool, _key(self.key, "epoch"), epochs + self.first_epoch)
         if self.pool == self.windows.count:
             return inside
@@ -99,7 +101,8 @@ class PhaseData:
         phase: mixture, tokens, batch and sequence.
         tokens: shards by content address, as `sources` opens them.
         seed: decides pools and orders.
-        number: the phase's place in the run, so that equal phases differ in order.
+        before: the run's phases before this one. A source that they drew on from the same pool, in
+            windows as long, goes on where they left it; otherwise its order is one of its own.
 
     Raises:
         TrainingError: when a source of the mixture would get no sample at all.
@@ -111,13 +114,11 @@ class PhaseData:
         tokens: Mapping[str, Sequence[NDArray[np.unsignedinteger]]],
         *,
         seed: int,
-        number: int = 0,
+        before: Sequence[Phase] = (),
     ) -> None:
         self.phase = phase
         samples = phase.tokens // phase.sequence
-        self.counts = [p.tokens // phase.sequence for p in phase.mixture if p.tokens is not None]
-        if not self.counts:  # a phase has exact tokens for every portion or for none
-            self.counts = largest_remainder([p.share for p in phase.mixture], samples)
+        self.counts = counts_of(phase)
         self.streams = []
         for portion, count in zip(phase.mixture, self.counts, strict=True):
             if not count:
@@ -130,7 +131,9 @@ class PhaseData:
             pool = windows.count
             if portion.pool is not None:
                 pool = min(pool, max(1, portion.pool // phase.sequence))
-            self.streams.append(_Stream(windows, pool, _key(seed, portion.content), number << 32))
+            first, begun = _begun(portion, phase.sequence, before)
+            key = _key(seed, portion.content)
+            self.streams.append(_Stream(windows, pool, key, first << 32, begun))
         self.source_of, self.rank_of = interleave(self.counts)
         self._block = -1
         self._rows = np.empty((0, 0), np.int64)
@@ -154,6 +157,18 @@ class PhaseData:
             seen[portion.source] = seen.get(portion.source, 0) + unique
         return seen
 
+    @property
+    def new_tokens(self) -> dict[str, int]:
+        """Unique tokens by source that no earlier phase saw, as far as they draw on one pool."""
+        seen: dict[str, int] = {}
+        for portion, count, stream in zip(
+            self.phase.mixture, self.counts, self.streams, strict=True
+        ):
+            last, first = (min(n, stream.pool) for n in (stream.begun + count, stream.begun))
+            new = (last - first) * self.phase.sequence
+            seen[portion.source] = seen.get(portion.source, 0) + new
+        return seen
+
     def step(self, number: int) -> Ints:
         """The batch of a step: (batch, sequence + 1) token ids, inputs and next tokens."""
         first = number * self.phase.batch
@@ -175,6 +190,26 @@ class PhaseData:
             stream = self.streams[index]
             rows[mine] = stream.windows.read(stream.numbers(ranks[mine]))
         return rows
+
+
+def counts_of(phase: Phase) -> list[int]:
+    """Samples of a phase by portion."""
+    samples = phase.tokens // phase.sequence
+    if all(p.tokens is not None for p in phase.mixture):
+        return [(p.tokens or 0) // phase.sequence for p in phase.mixture]
+    return largest_remainder([p.share for p in phase.mixture], samples)
+
+
+def _begun(portion: Portion, sequence: int, before: Sequence[Phase]) -> tuple[int, int]:
+    """The phase whose order a portion goes on with, and samples taken from it before."""
+    first, taken = len(before), 0
+    for number, phase in enumerate(before):
+        if phase.sequence != sequence:
+            continue
+        for other, count in zip(phase.mixture, counts_of(phase), strict=True):
+            if other.content == portion.content and other.pool == portion.pool:
+                first, taken = min(first, number), taken + count
+    return first, taken
 
 
 def largest_remainder(shares: Sequence[float], total: int) -> list[int]:

@@ -134,7 +134,7 @@ def allowed() -> list[Any]:
 
 
 def checkpoint_engine() -> Any:
-    """What DeepSpeed writes and reads its files with: ours, so that it runs no code from them. To be
+    """What DeepSpeed writes and reads its files with: ours, so that it runs no code from them. Be
     used within `restricted`, which says what may be in them."""
     from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 

@@ -167,7 +167,8 @@ class Run:
         return None
 
     def _data(self, index: int) -> PhaseData:
-        return PhaseData(self.spec.phases[index], self.shards, seed=self.spec.seed, number=index)
+        phases = self.spec.phases
+        return PhaseData(phases[index], self.shards, seed=self.spec.seed, before=phases[:index])
 
     def open(self, progress: Progress) -> None:
         """Opens the logs, without what a kill left beyond `progress`."""
@@ -305,7 +306,7 @@ class Run:
     def _audit(self, data: PhaseData) -> None:
         for total, part in (
             (self.source_tokens, data.source_tokens),
-            (self.unique_tokens, data.unique_tokens),
+            (self.unique_tokens, data.new_tokens),
         ):
             for source, tokens in part.items():
                 total[source] = total.get(source, 0) + tokens

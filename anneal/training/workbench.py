@@ -161,6 +161,18 @@ def _make_engine(model: PreTrainedModel, spec: RunSpec, means: Means, number: in
     phase = spec.phases[number] if spec.phases else None
     sequence = phase.sequence if phase else spec.score_sequence
     trainable = phase.trainable if phase else "all"
+    if means.engine == "deepspeed":
+        from anneal.training.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(
+            model,
+            spec.optimiser,
+            precision=spec.precision,
+            means=means,
+            batch=phase.batch if phase else means.processes,
+            sequence=sequence,
+            trainable=trainable,
+        )
     return TorchEngine(
         model,
         spec.optimiser,

@@ -84,7 +84,10 @@ def test_samples_do_not_depend_on_how_they_are_read():
 
 
 def test_seeds_and_phases_change_the_order_not_the_counts():
-    data = [PhaseData(phase(), TOKENS, seed=s, number=n) for s, n in [(0, 0), (1, 0), (0, 1)]]
+    other = phase().model_copy(update={"sequence": 2 * phase().sequence})
+    data = [
+        PhaseData(phase(), TOKENS, seed=s, before=b) for s, b in [(0, ()), (1, ()), (0, (other,))]
+    ]
     rows = [d.read(0, 120) for d in data]
     assert not (rows[0] == rows[1]).all() and not (rows[0] == rows[2]).all()
     assert all(d.source_tokens == {"a": 90 * L, "b": 30 * L} for d in data)
@@ -167,3 +170,27 @@ def test_a_portion_without_exact_tokens_is_addressed_as_ever():
     portion = Portion(source="a", content="a", share=1.0)
     assert canonical(portion) == '{"content":"a","pool":null,"share":1.0,"source":"a"}'
     assert "trainable" not in canonical(phase())
+
+
+def test_a_source_goes_on_in_a_later_phase_where_an_earlier_one_left_it():
+    """Split over phases, one epoch is still one epoch: every window once."""
+    first = phase(steps=30)  # 90 samples of a's 50 windows: 1.8 epochs
+    parts = [phase(steps=10), phase(steps=8), phase(steps=12)]
+    data = [
+        PhaseData(part, TOKENS, seed=5, before=parts[:number]) for number, part in enumerate(parts)
+    ]
+    whole = PhaseData(first, TOKENS, seed=5)
+
+    def windows_of(source: int, *of: PhaseData) -> list[int]:
+        rows = np.concatenate([d.read(0, len(d.source_of))[:, 0] for d in of])
+        return [int(r) for r in rows if r // 1_000_000 == source]
+
+    for source in (1, 2):
+        assert windows_of(source, *data) == windows_of(source, whole)
+    assert sum(d.new_tokens["a"] for d in data) == 50 * L == whole.unique_tokens["a"]
+    assert data[2].new_tokens["a"] == 0
+    # windows of another length, or another pool, are another order
+    longer = parts[0].model_copy(update={"sequence": 2 * L})
+    other = PhaseData(parts[1], TOKENS, seed=5, before=[longer])
+    assert not (other.read(0, 32) == data[1].read(0, 32)).all()
+    assert other.new_tokens == other.unique_tokens
