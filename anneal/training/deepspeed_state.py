@@ -154,9 +154,7 @@ class State:
             for key in MOMENTS:
                 state[key] = torch.zeros_like(fragment.flat, requires_grad=False)
         for key, whole in wholes.items():
-            fragment.of(state[key]).copy_(
-                whole.view(-1).narrow(0, fragment.offset, fragment.count)
-            )
+            fragment.of(state[key]).copy_(whole.view(-1).narrow(0, fragment.offset, fragment.count))
 
     def mend(self) -> None:
         """Puts right what DeepSpeed's stage 3 gets wrong in loading a universal checkpoint.
