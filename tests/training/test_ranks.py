@@ -27,14 +27,15 @@ class Started:
         self.folder = folder
         spec = folder / "task.json"
         spec.write_text(json.dumps(task))
-        self.worker = subprocess.Popen(
-            [sys.executable, str(ENTRY)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=open(folder / "errors", "wb"),
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-        )
+        with open(folder / "errors", "wb") as errors:
+            self.worker = subprocess.Popen(
+                [sys.executable, str(ENTRY)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                start_new_session=True,
+            )
         request = Request(task="t", spec=str(spec), log=str(folder / "log"))
         self.worker.stdin.write(request.model_dump_json().encode() + b"\n")
         self.worker.stdin.flush()
