@@ -39,7 +39,7 @@ from pydantic import Field
 
 from anneal.launch.board import Board
 from anneal.launch.pool import Pool
-from anneal.launch.process import Worker, cause_of_death, count_oom_kills, tail
+from anneal.launch.process import Worker, cause_of_death, tail
 from anneal.launch.slots import available_cores, choose, make_slots, worker_environment
 from anneal.launch.values import (
     Advanced,
@@ -55,6 +55,7 @@ from anneal.launch.values import (
     Task,
     ignore,
 )
+from anneal.plan.memory import count_oom_kills
 from anneal.plan.protocol import PREEMPTED, Done, Failed, Progress, Ready, Start
 from anneal.plan.values import FailureClass
 from anneal.store import Store
