@@ -126,7 +126,7 @@ def schedule_words(schedule: Schedule) -> str:
         words += f"at {schedule.peak:g}"
     else:
         words += f"from {schedule.peak:g} to {schedule.peak * schedule.final:.3g}"
-    return words + (f", warm-up {schedule.warmup:.2g} of it" if schedule.warmup else "")
+    return words + (f", warm-up {100 * schedule.warmup:.3g}%" if schedule.warmup else "")
 
 
 def broken(setting: Setting, spec: RunSpec, first: int, index: int) -> tuple[str, ...]:

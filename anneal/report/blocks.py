@@ -111,6 +111,8 @@ class Box:
     """Empty when every run finished."""
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
+    nothing: str = "Nothing is recommended to be bought."
+    """Said where `allocation` has no rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,6 +168,11 @@ class Pretrained(Value):
     """Command, addresses, versions."""
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of what was predicted, the aim first."""
+        return tuple(dict.fromkeys(row.score for row in self.foretold))
+
+    @property
     def settled(self) -> tuple[Foretold, ...]:
         """Rows that say something of the intervals: predicted in time, measured, and not known."""
         return tuple(row for row in self.foretold if row.counted)

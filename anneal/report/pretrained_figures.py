@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from anneal.plan.predictions import AIM
 from anneal.report import format as show
 from anneal.report import look
 from anneal.report.pretrained import Pretrained
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 NARROW = 0.08
 """Share of the axis."""
+READINGS = {True: "inside", False: "outside", None: "not predicted"}
 Place = Callable[[float], float]
 
 
@@ -32,12 +32,14 @@ def colours(found: Pretrained) -> dict[str, str]:
 
 
 def draw(found: Pretrained) -> dict[str, look.Spec]:
-    """Every figure there is data for: `scores-NAME` for the aim and each guard, and `loss`."""
+    """Every figure there is data for: `errors`, `scores-N` by number, `loss`."""
     charts: dict[str, look.Layers] = {}
-    for name in dict.fromkeys([AIM, *(row.score for row in found.foretold)]):
+    for index, name in enumerate(found.scores):
         rows = [row for row in found.foretold if row.score == name]
         if any(row.predicted or row.measured is not None for row in rows):
-            charts[f"scores-{name}"] = _scores(found, name)
+            charts[f"scores-{index}"] = _scores(found, name)
+    if any(row.predicted and row.measured is not None for row in found.foretold):
+        charts["errors"] = _errors(found)
     if found.losses:
         charts["loss"] = _loss(found)
     return {name: look.finish(chart) for name, chart in charts.items()}
@@ -93,16 +95,18 @@ def _boundaries(found: Pretrained, x: alt.X, where: Place) -> list[alt.Chart]:
     import altair as alt
 
     after = ends(found)
-    rules = [{"at": where(end)} for end in after[:-1]]
-    names = []
+    whole = where(after[-1])
+    layers = []
     for index, (row, end) in enumerate(zip(found.phases, after, strict=True)):
         begin = where(after[index - 1]) if index else 0.0
-        names.append({"at": (begin + where(end)) / 2, "words": row.phase})
-    layers = [
-        alt.Chart(look.data(names))
-        .mark_text(baseline="bottom", dy=-6, color="var(--muted)", limit=150)
-        .encode(x=x, y=alt.value(0), text="words:N")
-    ]
+        name = [{"at": (begin + where(end)) / 2, "words": row.phase}]
+        wide = alt.ExprRef(f"max(12, width * {(where(end) - begin) / whole:.4f} - 8)")
+        layers.append(
+            alt.Chart(look.data(name))
+            .mark_text(baseline="bottom", dy=-6, color="var(--muted)", limit=wide)
+            .encode(x=x, y=alt.value(0), text="words:N")
+        )
+    rules = [{"at": where(end)} for end in after[:-1]]
     if rules:
         layers.append(
             alt.Chart(look.data(rules))
@@ -119,7 +123,7 @@ def _scores(found: Pretrained, name: str) -> look.Layers:
     where, aside = place(found)
     x = _x(found, where, aside)
     title = f"{name}, bits per byte"
-    y = alt.Y("score:Q", title=title, scale=alt.Scale(zero=False))
+    y = alt.Y("score:Q", title=title, scale=_span(found, name))
     line: list[look.Row] = [
         {"at": where(e.tokens), "score": e.scores[name], "shown": show.count(e.tokens)}
         for e in found.evaluations
@@ -142,7 +146,7 @@ def _scores(found: Pretrained, name: str) -> look.Layers:
             "at": where(row.tokens),
             "score": row.measured,
             "phase": row.phase,
-            "reading": {True: "inside", False: "outside", None: "not predicted"}[row.inside],
+            "reading": READINGS[row.inside],
             "shown": show.decimal(row.measured, 4),
             "said": show.NONE if row.predicted is None else show.interval(row.predicted, 4),
         }
@@ -153,18 +157,37 @@ def _scores(found: Pretrained, name: str) -> look.Layers:
     if line:
         layers.append(
             alt.Chart(look.data(line))
-            .mark_line(strokeWidth=1.5, color="var(--source-0)", aria=False, point={"size": 22})
+            .mark_line(
+                strokeWidth=1.5, color="var(--source-0)", aria=False, clip=True, point={"size": 22}
+            )
             .encode(x=x, y=y)
         )
     if told:
         layers += _intervals(told, x, y, title)
     if seen:
-        layers.append(_measured(seen, x, y))
+        drawn = [n for n in READINGS.values() if any(row["reading"] == n for row in seen)]
+        layers.append(_mark(alt.Chart(look.data(seen)).encode(y=y), drawn, 70, x))
     layers += _limit(found, name)
     return alt.layer(*layers).properties(
-        height=340,
+        height=380,
         description=f"{name} in bits per byte over the run, with predicted intervals at phase ends",
     )
+
+
+def _span(found: Pretrained, name: str) -> alt.Scale:
+    """From the lowest number to the highest at a phase end: how a run falls from nothing is of no
+    interest, and would press the intervals flat."""
+    import altair as alt
+
+    rows = [row for row in found.foretold if row.score == name]
+    at_ends = [row.measured for row in rows if row.measured is not None]
+    at_ends += [
+        end for row in rows if row.predicted for end in (row.predicted.low, row.predicted.high)
+    ]
+    at_ends += [found.guard_limits[name]] if name in found.guard_limits else []
+    low = min([*at_ends, *(e.scores[name] for e in found.evaluations if name in e.scores)])
+    pad = 0.06 * (max(at_ends) - low) or 0.01
+    return alt.Scale(zero=False, domain=[low - pad, max(at_ends) + pad], nice=False)
 
 
 def _intervals(told: Sequence[look.Row], x: alt.X, y: alt.Y, title: str) -> list[alt.Chart]:
@@ -188,29 +211,69 @@ def _intervals(told: Sequence[look.Row], x: alt.X, y: alt.Y, title: str) -> list
     return [bar, *caps, middle]
 
 
-def _measured(seen: Sequence[look.Row], x: alt.X, y: alt.Y) -> alt.Chart:
+def _mark(base: alt.Chart, domain: Sequence[str], size: int, x: alt.X) -> alt.Chart:
+    """A measured score by what became of its prediction: in colour and in shape."""
     import altair as alt
 
-    domain = ["inside", "outside", "not predicted"]
-    colours = ["var(--source-2)", "var(--source-1)", "var(--muted)"]
-    shape = alt.Scale(domain=domain, range=["circle", "cross", "diamond"])
-    chart: alt.Chart = (
-        alt.Chart(look.data(seen))
-        .mark_point(filled=True, size=110, opacity=1, stroke="var(--surface)", strokeWidth=1)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("reading:N", scale=alt.Scale(domain=domain, range=colours)),
-            shape=alt.Shape("reading:N", scale=shape),
-            tooltip=[
-                alt.Tooltip("phase:N", title="after"),
-                alt.Tooltip("shown:N", title="measured"),
-                alt.Tooltip("said:N", title="predicted"),
-                alt.Tooltip("reading:N"),
-            ],
-        )
+    looks = {
+        "inside": ("var(--source-2)", "circle"),
+        "outside": ("var(--source-1)", "cross"),
+        "not predicted": ("var(--muted)", "diamond"),
+    }
+    hue = alt.Scale(domain=list(domain), range=[looks[name][0] for name in domain])
+    shape = alt.Scale(domain=list(domain), range=[looks[name][1] for name in domain])
+    chart: alt.Chart = base.mark_point(
+        filled=True, size=size, opacity=1, stroke="var(--surface)", strokeWidth=1
+    ).encode(
+        x=x,
+        color=alt.Color("reading:N", scale=hue, legend=alt.Legend(offset=24)),
+        shape=alt.Shape("reading:N", scale=shape),
+        tooltip=[
+            alt.Tooltip("shown:N", title="measured"),
+            alt.Tooltip("said:N", title="predicted"),
+            alt.Tooltip("reading:N"),
+        ],
     )
     return chart
+
+
+def _errors(found: Pretrained) -> look.Layers:
+    """Measured minus predicted in each interval, one row a phase end and score: 0 is as predicted.
+
+    On the axis of scores a narrow interval cannot be seen beside the fall of the score itself.
+    """
+    import altair as alt
+
+    rows: list[look.Row] = [
+        {
+            "row": f"{row.phase}: {row.score}",
+            "low": row.predicted.low - row.predicted.value,
+            "high": row.predicted.high - row.predicted.value,
+            "error": row.error,
+            "reading": "inside" if row.inside else "outside",
+            "shown": show.decimal(row.measured, 4),
+            "said": show.interval(row.predicted, 4),
+        }
+        for row in found.foretold
+        if row.predicted is not None and row.measured is not None
+    ]
+    named = alt.Axis(labelLimit=190, labelColor="var(--ink)", grid=False)
+    base = alt.Chart(look.data(rows)).encode(y=alt.Y("row:N", title=None, sort=None, axis=named))
+    title = "error, bits per byte"
+    x = alt.X("low:Q", title=title, axis=alt.Axis(tickCount=5))
+    bar = base.mark_rule(strokeWidth=2, color="var(--ink)", aria=False).encode(x=x, x2="high:Q")
+    ends = [
+        base.mark_tick(
+            thickness=2, size=13, color="var(--ink)", orient="vertical", aria=False
+        ).encode(x=alt.X(f"{end}:Q"))
+        for end in ("low", "high")
+    ]
+    zero = alt.Chart(look.data([{"low": 0.0}]))
+    line = zero.mark_rule(strokeDash=[4, 4], color="var(--muted)", aria=False).encode(x=x)
+    mark = _mark(base, ("inside", "outside"), 90, alt.X("error:Q", title=title))
+    return alt.layer(line, bar, *ends, mark).properties(
+        height=34 * len(rows), description="Measured minus predicted, in the predicted intervals"
+    )
 
 
 def _limit(found: Pretrained, name: str) -> list[alt.Chart]:

@@ -59,7 +59,17 @@ def page(found: Pretrained, charts: Collection[str]) -> Page:
 
 
 def _foretold(found: Pretrained, charts: Collection[str]) -> Section:
-    blocks: list[Block] = [*_scores(charts)]
+    blocks: list[Block] = [
+        *figure(
+            "errors",
+            "",
+            (("errors", "errors"),),
+            "Measured minus predicted: lines are the intervals, 0 is as predicted, to the right is "
+            "worse.",
+            charts,
+        ),
+        *_scores(found, charts),
+    ]
     made = [row for row in found.foretold if row.predicted is not None]
     if made:
         blocks.append(_evidence(made))
@@ -94,12 +104,11 @@ def _foretold(found: Pretrained, charts: Collection[str]) -> Section:
     )
 
 
-def _scores(charts: Collection[str]) -> tuple[Figure, ...]:
-    names = [name for name in charts if name.startswith("scores-")]
+def _scores(found: Pretrained, charts: Collection[str]) -> tuple[Figure, ...]:
     return figure(
         "scores",
         "Score",
-        tuple((name.removeprefix("scores-"), name) for name in names),
+        tuple((name, f"scores-{index}") for index, name in enumerate(found.scores)),
         "Held-out scores over the run. Thin lines with ends: predicted intervals at phase ends; "
         "filled marks: measured, circles inside and crosses outside.",
         charts,
@@ -309,7 +318,7 @@ def _spent(found: Pretrained) -> Section:
                     Fact("engine", found.engine, found.precision),
                     Fact("processes", str(found.processes), found.device),
                     Fact("launches", str(found.attempts), "retries included"),
-                    Fact("resumed", f"{found.resumed} times", "from a checkpoint"),
+                    Fact("resumed", f"{found.resumed} x", "from a checkpoint"),
                 )
             ),
         ),

@@ -54,6 +54,7 @@ def box(found: Pretrained) -> Box:
         partial=f"Ended early: {found.aborted}" if found.aborted else "",
         missing=(),
         warnings=found.warnings,
+        nothing="Nothing was predicted of this run.",
     )
 
 
@@ -75,8 +76,8 @@ def _reason(found: Pretrained) -> str:
             f"{show.decimal(abs(worst.error), DIGITS)} bpb {side} than predicted.{why}"
         )
     if found.settled:
-        return "Every phase end that was predicted lies inside its interval."
-    return "No phase end has both a prediction and a measurement."
+        return "Every prediction that counts holds what was measured."
+    return "No prediction that counts has been measured."
 
 
 def _headline_facts(found: Pretrained) -> tuple[Fact, ...]:

@@ -74,8 +74,6 @@ class Worker:
         Raises:
             TaskFailed, Stopped: as `plan.protocol.serve` understands them.
         """
-        from anneal.training import loop, watch
-
         path = Path(spec).absolute()
         task = read_value(path, RunTask)
         store = Store(path.parents[2])
@@ -85,6 +83,8 @@ class Worker:
         if task.means.engine == "deepspeed" and not is_rank():
             self._start_ranks(path, task, result, report)
             return
+        from anneal.training import loop, watch
+
         self.warm()
         assert self._bench is not None
         self._set_threads(task)

@@ -24,15 +24,15 @@ from .example import HOSTILE
 
 PHASES = {
     # tokens, learning rate, source -> tokens
-    "general": (1_200_128, "constant at 0.003, warm-up 0.02 of it", {"general": 1_200_128}),
+    "general": (1_200_128, "constant at 0.003, warm-up 2%", {"general": 1_200_128}),
     "high-quality": (
         1_957_888,
-        "linear from 0.003 to 0, warm-up 0.05 of it",
+        "linear from 0.003 to 0, warm-up 5%",
         {"stdlib": 935_168, "packages_filtered": 532_992, "general": 489_728},
     ),
     "synthetic-enhanced": (
         838_656,
-        "linear from 0.003 to 0, warm-up 0.05 of it",
+        "linear from 0.003 to 0, warm-up 5%",
         {"exercises": 629_376, "general": 209_280},
     ),
 }

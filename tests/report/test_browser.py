@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anneal.report import write_report
+from anneal.report.pretrained_page import write_pretrained
 
-from . import example
+from . import example, example_pretrained
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,6 +48,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("browser")
     return {
         "complete": write_report(example.decision(), folder / "complete"),
+        "full run": write_pretrained(example_pretrained.pretrained(), folder / "full run"),
+        "full run hostile": write_pretrained(example_pretrained.hostile(), folder / "full hostile"),
         "hostile": write_report(example.hostile(), folder / "hostile"),
     }
 
@@ -67,16 +70,19 @@ def opened(browser: Browser, path: Path, width: int, scheme: str) -> tuple[Page,
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-@pytest.mark.parametrize("name", ["complete", "hostile"])
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [("complete", 5), ("hostile", 5), ("full run", 3), ("full run hostile", 3)],
+)
 def test_draws_without_error_request_or_overflow(
-    browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str
+    browser: Browser, pages: dict[str, Path], name: str, figures: int, width: int, scheme: str
 ) -> None:
     page, wrong = opened(browser, pages[name], width, scheme)
     for fold in page.locator("summary").all():
         fold.click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     plots = page.locator(".plot svg")
-    assert plots.count() == 5
+    assert plots.count() == figures
     for plot in plots.all():
         box = plot.bounding_box()
         assert box is not None
