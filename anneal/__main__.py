@@ -154,6 +154,8 @@ def _pretrain_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """`export` and `evaluate`: the weights of a run, as a model that others load."""
+    from anneal.evaluation.words import add_words
+
     made = verb(
         "export", _export, "make a model folder for transformers and vLLM of a run's weights"
     )
@@ -166,46 +168,7 @@ def _model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     )
     made.add_argument("--store", type=Path, default=Path("store"), metavar="FOLDER")
     made = verb("evaluate", _evaluate, "measure an exported model on local tasks and on programs")
-    made.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="as `export` makes it")
-    made.add_argument(
-        "--tasks",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FOLDER_OR_FILE",
-        help="lm-eval task files with local data",
-    )
-    made.add_argument(
-        "--programs",
-        type=Path,
-        metavar="FILE.jsonl",
-        help="problems in HumanEval's form [.gz|.zst]",
-    )
-    for name, default, metavar, about in (
-        ("samples", 1, "N", "completions of each problem"),
-        ("k", "1", "1,10", "of every pass@k"),
-        ("temperature", 0.2, "T", "of a completion's draw"),
-        ("max-tokens", 512, "N", "of a completion"),
-        ("seed", 0, "N", "of all draws"),
-        ("batch", 16, "N", "sequences at once"),
-    ):
-        made.add_argument(
-            f"--{name}",
-            type=type(default),
-            default=default,
-            metavar=metavar,
-            help=f"{about}: {default}",
-        )
-    made.add_argument(
-        "--generator", choices=("auto", "transformers", "vllm"), default="auto", help="what draws"
-    )
-    made.add_argument(
-        "--run-programs",
-        action="store_true",
-        help="yes, run in a sandbox what the model wrote; without it --programs is refused",
-    )
-    made.add_argument("--json", type=Path, metavar="FILE", help="every number, unrounded")
-    made.add_argument("--store", type=Path, default=Path("store"), metavar="FOLDER")
+    add_words(made)
 
 
 def _table_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -440,7 +403,8 @@ def _export(words: argparse.Namespace) -> int:
 
 
 def _evaluate(words: argparse.Namespace) -> int:
-    from anneal.evaluation.evaluate import asked_for, evaluate, show
+    from anneal.evaluation.evaluate import evaluate, show
+    from anneal.evaluation.words import asked_for
 
     show(evaluate(asked_for(vars(words))), words.json)
     return 0

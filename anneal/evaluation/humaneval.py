@@ -112,7 +112,13 @@ def evaluate_programs(
                 f"pass@{k} of {sampling.samples} completions of a problem",
                 hint=f"--k must be from 1 to --samples; give --samples {max(k, 1)} or more",
             )
-    run_program("assert True", limits, allow_execution=allow_execution)  # before the long part
+    # before the long part
+    ran = run_program("assert True", limits, allow_execution=allow_execution)
+    if ran.ended != "passed":
+        raise SettingsError(
+            f"not even a program of one line passes under these limits ({ran.message})",
+            hint="raise --program-seconds or --program-memory",
+        )
     drawn = completions(
         model,
         [problem.prompt for problem in problems],

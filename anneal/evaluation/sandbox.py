@@ -128,7 +128,7 @@ def _run(program: str, limits: Limits, rung: _Rung) -> Ran:
     nonce = secrets.token_hex(16)
     began = time.monotonic()
     # with files of its own the program's folder is inside; this one then only gives a name
-    with tempfile.TemporaryDirectory(prefix="anneal-program-") as made:
+    with tempfile.TemporaryDirectory(prefix="anneal-program-", ignore_cleanup_errors=True) as made:
         reading, writing = os.pipe()
         with open(reading, "rb", buffering=0) as report:
             asked = _asked(program, limits, nonce, rung, writing, made)
@@ -159,6 +159,7 @@ def _asked(
     """What the inside is told."""
     python = getattr(sys, "_base_executable", sys.executable)
     uid = FIRST_USER + secrets.randbelow(USERS) if os.getuid() == 0 else 0
+    home = os.path.expanduser("~")  # `Path.home` raises where there is none
     apart = rung.walls.own_files
     if not apart and uid:
         os.chown(made, uid, uid)
@@ -172,7 +173,7 @@ def _asked(
         # where users are not counted apart, our own processes count too
         "processes": limits.processes + (0 if apart or uid else _own_processes()),
         "python": python,
-        "hidden": list(dict.fromkeys([*HIDDEN, str(Path.home())])),
+        "hidden": [*HIDDEN, *([home] if len(Path(home).parts) > 1 else [])],
         "shown": [sys.base_prefix],
     }
 

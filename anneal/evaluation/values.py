@@ -56,12 +56,12 @@ class Limits(Value):
     wall_seconds: float = Field(10.0, gt=0)
     cpu_seconds: int = Field(5, gt=0)
     memory_bytes: int = Field(2**30, ge=2**26)
-    """Of address space, of each process."""
+    """Of address space, of each process: all together may take `processes` times as much."""
     file_bytes: int = Field(16 * 2**20, gt=0)
     """Of one file."""
     disk_bytes: int = Field(64 * 2**20, gt=0)
     """Of all its files, where it has files of its own."""
-    processes: int = Field(16, gt=0)
+    processes: int = Field(8, gt=0)
     """Processes and threads at once."""
     open_files: int = Field(256, ge=128)
     output_bytes: int = Field(16 * 2**10, ge=0)

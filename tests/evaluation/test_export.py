@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from anneal.__main__ import main
 from anneal.errors import AnnealError, StoreError, TrainingError
 from anneal.plan.means import Means
 from anneal.plan.values import LlamaShape, Phase, Portion, RunSpec, RunTask
@@ -214,3 +215,21 @@ def test_what_cannot_be_found_is_named(tmp_path):
         find_weights(str(store.run("zz") / "weights"), store, phase="general")
     with pytest.raises(StoreError):
         read_value(tmp_path / "none.json", RunTask)
+
+
+@pytest.mark.integration
+def test_the_verb_exports_a_run(place, tmp_path, capsys):
+    store, spec = store_with_a_run(tmp_path)
+    shutil.copytree(place / "weights", store.run(spec.id) / "weights")
+    shutil.copytree(place / "tokenizer", store.tokenizer("tt"))
+    words = ["export", spec.id[:8], str(tmp_path / "out"), "--store", str(store.root)]
+    assert main(words) == 0
+    assert "llama" in capsys.readouterr().out
+    assert (tmp_path / "out/model.safetensors").is_file()
+    assert main(words) == 2
+    assert "exists already" in capsys.readouterr().err
+    weights = str(place / "weights")
+    assert main(["export", weights, str(tmp_path / "other")]) == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    words = ["export", weights, str(tmp_path / "other"), "--tokenizer", str(place / "tokenizer")]
+    assert main([*words, "--dtype", "float32"]) == 0
