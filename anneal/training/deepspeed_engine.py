@@ -356,13 +356,17 @@ class DeepSpeedEngine(Engine):
         return saved
 
     def _open(self, folder: Path, *, universal: bool) -> None:
-        config = self.engine._config
+        config, failure = self.engine._config, None
         config.load_universal_checkpoint = universal
         try:
             with files.restricted(folder), redirect_stdout(io.StringIO()):
                 self.engine.load_checkpoint(str(folder), tag=files.TAG)
+        except StoreError as error:
+            failure = error
         finally:
             config.load_universal_checkpoint = False
+        if self.processes.agree(failure is not None):
+            raise failure or StoreError(f"{folder}: another process could not read its part")
         self._state.mend()
 
     def _convert(self, folder: Path) -> None:
