@@ -303,8 +303,10 @@ def thinned(losses: Sequence[LossPoint], most: int = DRAWN) -> tuple[LossPoint, 
     out = []
     for first, last in zip([0, *edges], edges, strict=False):
         part = losses[first:last]
-        if worst in part:
+        if worst in part and part[-1] is not losses[-1]:
             out.append(worst)
+        elif worst in part:  # the end of the run keeps its place
+            out.append(LossPoint(tokens=part[-1].tokens, loss=worst.loss))
         else:
             out.append(
                 LossPoint(tokens=part[-1].tokens, loss=sum(p.loss for p in part) / len(part))

@@ -28,7 +28,9 @@ def summary(found: Pretrained) -> str:
         + (f", MFU {show.percent(found.mfu)}" if found.mfu is not None else "")
     )
     if found.calibration is not None:
-        lines += _wrapped(f"{held_words(found.calibration)}, over {found.calibration.runs} runs")
+        runs = found.calibration.runs
+        over = f"{runs} full run{'s' * (runs > 1)}"
+        lines += _wrapped(f"{held_words(found.calibration)}, over {over}")
     told: dict[str, None] = {}
     for row in found.foretold:
         if row.predicted is None:

@@ -225,8 +225,10 @@ def test_losses_of_a_log(tmp_path):
 
 
 @pytest.mark.parametrize("n", [1, 10, 11, 999])
-def test_thinning_keeps_the_spike_and_the_end(n):
-    points = [LossPoint(tokens=i + 1, loss=9.0 if i == n // 2 else 1.0) for i in range(n)]
+@pytest.mark.parametrize("late", [False, True])
+def test_thinning_keeps_the_spike_and_the_end(n, late):
+    spike = max(n - 2, 0) if late else n // 2
+    points = [LossPoint(tokens=i + 1, loss=9.0 if i == spike else 1.0) for i in range(n)]
     found = thinned(points, 10)
     assert len(found) == min(n, 10)
     assert max(p.loss for p in found) == 9.0
