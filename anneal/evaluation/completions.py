@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anneal.errors import SettingsError, TrainingError
 from anneal.evaluation.values import Sampling
 from anneal.store import append
 from anneal.values import address
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 HOW = {"samples", "batch"}
 """Settings that change nothing of a completion."""
@@ -167,6 +170,9 @@ def _by_transformers(
             )
         texts = (_text(row[widest:].tolist(), tokenizer) for row in out)
         yield dict(zip((ask.key for ask in batch), texts, strict=True))
+    del model  # tasks may follow, and want the device's memory
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _loaded(folder: Path) -> tuple[Any, Any, int]:
@@ -260,8 +266,10 @@ def _by_vllm(
     ):
         os.environ.setdefault(name, value)
     import torch
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
 
+    set_num_threads = torch.set_num_threads
     on_cpu = not torch.cuda.is_available()
     try:
         llm = LLM(
@@ -280,6 +288,20 @@ def _by_vllm(
             f"model {folder}: vLLM cannot load it ({' '.join(str(error).split())[:300]})",
             hint="use --generator transformers; vLLM wants heads of at least 32",
         ) from error
+    try:
+        yield from _asked_of_vllm(llm, asks, sampling, stops)
+    finally:  # tasks may follow, and want the device's memory
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        cleanup_dist_env_and_memory()
+        torch.set_num_threads = set_num_threads  # which vLLM disables on the CPU
+
+
+def _asked_of_vllm(
+    llm: LLM, asks: Sequence[_Ask], sampling: Sampling, stops: Sequence[str]
+) -> Iterator[dict[str, str]]:
+    from vllm import SamplingParams
+
     tokenizer: Any = llm.get_tokenizer()
     context = int(llm.model_config.max_model_len)
     ids = {ask.key: tokenizer.encode(ask.prompt) or [tokenizer.bos_token_id] for ask in asks}

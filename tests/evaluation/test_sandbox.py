@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.integration
 
-LIMITS = Limits(wall_seconds=30, cpu_seconds=2, output_bytes=10_000)
+LIMITS = Limits(wall_seconds=120, cpu_seconds=2, output_bytes=10_000)
 
 HOSTILE = {
     "infinite loop": ("while True:\n    pass", "timed_out", "2 s of CPU"),
@@ -236,7 +236,7 @@ SEVERAL = """
 import sys
 from anneal.evaluation.sandbox import run_program
 from anneal.evaluation.values import Limits
-limits = Limits(wall_seconds=20, cpu_seconds=1)
+limits = Limits(wall_seconds=120, cpu_seconds=1)
 mark = sys.argv[1]
 background = (
     "import subprocess, sys\\n"
