@@ -33,7 +33,7 @@ from anneal.training.deepspeed_state import MOMENTS, State, shape_of
 from anneal.training.engine import TILE, Engine, pick_device
 from anneal.training.loss import IGNORED
 from anneal.training.processes import Processes, check_processes
-from anneal.training.tensors import read_tensors, write_tensors
+from anneal.training.tensors import misfit, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,7 +79,7 @@ class DeepSpeedEngine(Engine):
         self.division = divide(
             means, batch=batch, count=self.processes.count, rank=self.processes.rank
         )
-        self.micro_batch = means.micro_batch
+        self.at_once = self.division.micro * self.division.places
         config = configuration(
             means,
             optimiser,
@@ -260,15 +260,13 @@ class DeepSpeedEngine(Engine):
         wrong = ""
         if self.leader:
             shapes = {name: shape_of(p) for name, p in self.model.named_parameters()}
-            bad = [n for n, s in shapes.items() if n not in weights or weights[n].shape != s]
+            wrong = misfit(weights, shapes)
             steps: dict[int, set[float]] = {}
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad and moments:
                     step = float(moments.get(f"{name}/step", torch.zeros(())))
                     steps.setdefault(group_of(self.model, parameter), set()).add(step)
-            if bad:
-                wrong = f"weights: {len(bad)} are missing or of another shape: {bad[0]} ..."
-            elif any(len(found) > 1 for found in steps.values()):
+            if not wrong and any(len(found) > 1 for found in steps.values()):
                 wrong = "moments: step counts differ between parameters of one group"
         if self.processes.agree(bool(wrong)):
             raise TrainingError(

@@ -326,7 +326,7 @@ class Run:
                 self.shards[target.content],
                 bytes_=bench.manifest(target.content, self.store).bytes,
                 sequence=spec.score_sequence,
-                batch=self.means.micro_batch or batch,
+                batch=self.engine.at_once or batch,
                 end_of_text=bench.end_of_text(spec.tokenizer, self.store),
             )
             if not math.isfinite(found[target.name].loss):
