@@ -12,12 +12,12 @@ Memory of a step grows with the tokens of a sequence in four places, and each ha
   the tokens; around attention, an all-to-all trades slices of tokens for slices of heads, so each
   process attends with a part of the heads over the whole sequence.
 
-Every process of ours has the whole batch, so sharing a sequence is slicing (`part`): a process takes
-its rows of the batch and its part of each row, and sums the losses there. Gradients are a mean
-over all processes, so each multiplies its sum by their number and divides by the tokens of the
-batch. DeepSpeed is *not* told that some of its processes share sequences (`mpu`): told so, stages 0
-to 2 leave the sequence out of the mean and stage 3 does not (0.19.8: gradients too small by
-`sequence_parallel`, measured), it keeps the telling for engines made later in the process, and
+Every process of ours has the whole batch, so sharing a sequence is slicing (`part`): a process
+takes its rows of the batch and its part of each row, and sums the losses there. Gradients are a
+mean over all processes, so each multiplies its sum by their number and divides by the tokens of
+the batch. DeepSpeed is *not* told that some of its processes share sequences (`mpu`): told so,
+stages 0 to 2 leave the sequence out of the mean and stage 3 does not (0.19.8: gradients too small
+by `sequence_parallel`, measured), it keeps the telling for engines made later in the process, and
 numbers its files by it.
 """
 

@@ -1,0 +1,168 @@
+"""Long sequences: every option trains as the plain path does, or is refused."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from anneal.errors import TrainingError
+from anneal.plan.means import LongSequences
+from anneal.plan.values import FromRun, LlamaShape, Phase, Portion, RunSpec
+from anneal.training import long_sequences
+from anneal.training import model as models
+from anneal.training.loss import IGNORED, tiled_cross_entropy
+
+SHAPE = LlamaShape(hidden=32, layers=2, heads=4, kv_heads=2, feed_forward=64, max_positions=64)
+
+
+def of_type(kind: str, **settings):
+    config = AutoConfig.for_model(
+        kind, vocab_size=64, hidden_size=32, num_hidden_layers=1, intermediate_size=48,
+        num_attention_heads=4, **{"pad_token_id": None, "eos_token_id": 0, "bos_token_id": None},
+        **settings,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
+
+
+def gradients(model, x, y, *, options: LongSequences, tile=24):
+    loss_of = long_sequences.tiled_loss if options.tiled_loss else tiled_cross_entropy
+    with long_sequences.offloading(options, x.device):
+        hidden = models.body(model)(input_ids=x, use_cache=False).last_hidden_state
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    loss = loss_of(hidden, models.head(model), y.reshape(-1), tile=tile)
+    (loss / y.numel()).backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters()}
+
+
+ALONE = {
+    "tiled_loss": LongSequences(tiled_loss=True),
+    "tiled_mlp": LongSequences(tiled_mlp=True),
+    "activation_checkpointing": LongSequences(activation_checkpointing=True),
+    "offload": LongSequences(activation_checkpointing=True, offload_activations=True),
+}
+ALL = LongSequences(
+    tiled_loss=True, tiled_mlp=True, activation_checkpointing=True, offload_activations=True
+)
+
+
+@pytest.mark.parametrize("options", [*ALONE.values(), ALL], ids=[*ALONE, "all"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_gradients_with_an_option_are_those_without(options, tied):
+    x = torch.randint(0, 96, (3, 63), generator=torch.Generator().manual_seed(0))
+    y = torch.randint(0, 96, (3, 63), generator=torch.Generator().manual_seed(1))
+    y[:, ::7] = IGNORED
+    found = []
+    for chosen in (LongSequences(), options):
+        model = models.llama(SHAPE.model_copy(update={"tied": tied}), vocabulary=96, seed=0)
+        model.train()
+        long_sequences.check(model, chosen, [63])
+        long_sequences.prepare(model, chosen)
+        found.append(gradients(model, x, y, options=chosen))
+    (loss, plain), (other, with_option) = found
+    torch.testing.assert_close(other, loss, rtol=1e-6, atol=0)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(with_option[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tiled_loss_in_bfloat16_adds_its_tiles_up_in_fp32():
+    """Many tiles: sums of their gradients in bf16 would lose what each adds."""
+    torch.manual_seed(0)
+    hidden = torch.randn(2048, 16, dtype=torch.bfloat16, requires_grad=True)
+    head = torch.randn(50, 16, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.randint(0, 50, (2048,))
+    exact = torch.nn.functional.cross_entropy(
+        hidden.float() @ head.float().t(), labels, reduction="sum"
+    )
+    wanted = torch.autograd.grad(exact * 0.25, (hidden, head))
+    loss = long_sequences.tiled_loss(hidden, head, labels, tile=8)
+    found = torch.autograd.grad(loss * 0.25, (hidden, head))
+    torch.testing.assert_close(loss, exact, rtol=2e-3, atol=0)
+    for a, b in zip(found, wanted, strict=True):
+        # one rounding to bf16 (2**-8) of logits and of the result
+        assert (a.float() - b.float()).norm() < 1e-2 * b.float().norm()
+
+
+def test_slices_of_a_sequence_make_it_whole_again():
+    rows = torch.arange(24).reshape(2, 12)
+    slices = [long_sequences.part(rows, 3, rank) for rank in (3, 4, 5)]
+    assert torch.equal(torch.cat(slices, 1), rows)
+    places = [long_sequences.positions(12, 3, rank, torch.device("cpu")) for rank in range(3)]
+    assert torch.equal(torch.cat(places, 1), torch.arange(12).unsqueeze(0))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (lambda: models.llama(SHAPE, vocabulary=64, seed=0), {"sequence_parallel": 3}, "4 heads"),
+        (
+            lambda: of_type("llama", num_key_value_heads=4),
+            {"sequence_parallel": 3},
+            "4 heads and 4 key-value heads",
+        ),
+        (
+            lambda: AutoModelForCausalLM.from_config(
+                AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=1, n_head=4)
+            ),
+            {"sequence_parallel": 2},
+            "model type `gpt2` cannot share",
+        ),
+        (
+            lambda: of_type("mistral", num_key_value_heads=2, sliding_window=30),
+            {"sequence_parallel": 2},
+            "window of 30 tokens",
+        ),
+        (
+            lambda: of_type(
+                "llama",
+                num_key_value_heads=2,
+                rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+            ),
+            {"sequence_parallel": 2},
+            "rotary embeddings of type `dynamic`",
+        ),
+        (
+            lambda: of_type("mixtral", num_key_value_heads=2, num_local_experts=2),
+            {"tiled_mlp": True},
+            "model type `mixtral`",
+        ),
+        (
+            lambda: of_type("phi", resid_pdrop=0.1),
+            {"tiled_mlp": True},
+            "dropout",
+        ),
+    ],
+    ids=["heads", "kv-heads", "model-type", "window", "rotation", "experts", "dropout"],
+)
+def test_a_model_that_an_option_cannot_take_is_refused(model, options, message):
+    with pytest.raises(TrainingError, match=message):
+        long_sequences.check(model(), LongSequences(**options), [32])
+
+
+def test_key_value_heads_may_be_fewer_than_processes():
+    model = of_type("llama", num_key_value_heads=1)
+    long_sequences.check(model, LongSequences(sequence_parallel=4), [32])
+
+
+def test_a_sequence_that_processes_cannot_share_is_refused():
+    model = models.llama(SHAPE, vocabulary=64, seed=0)
+    with pytest.raises(TrainingError, match="sequence of 33 tokens"):
+        long_sequences.check(model, LongSequences(sequence_parallel=2), [32, 33])
+
+
+def spec(*sequences: int, score_sequence=16) -> RunSpec:
+    portion = Portion(source="text", content="0" * 16, share=1.0)
+    phases = [
+        Phase(name=f"at {n}", mixture=(portion,), tokens=n, batch=1, sequence=n) for n in sequences
+    ]
+    return RunSpec(
+        start=FromRun(run="0" * 16), phases=phases, tokenizer="0" * 16, vocabulary=64,
+        score_sequence=score_sequence,
+    )  # fmt: skip
+
+
+def test_a_phase_may_raise_the_context_up_to_the_models_positions():
+    model = models.llama(SHAPE, vocabulary=64, seed=0)
+    models.check_positions(model, spec(16, 64))
+    with pytest.raises(TrainingError, match="phase `at 65`: sequences of 65 tokens"):
+        models.check_positions(model, spec(16, 65))
+    with pytest.raises(TrainingError, match="scoring: sequences of 128 tokens"):
+        models.check_positions(model, spec(16, score_sequence=128))
