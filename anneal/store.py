@@ -99,7 +99,7 @@ class Store:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lock"
-        with _disk_errors(path), open(path, "a+", encoding="utf-8") as file:
+        with disk_errors(path), open(path, "a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -124,7 +124,7 @@ def write(path: Path, data: str | bytes) -> None:
         StoreError: when the disk is full or refuses.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -144,7 +144,7 @@ def append(path: Path, data: bytes) -> None:
     Raises:
         StoreError: when the disk is full or refuses.
     """
-    with _disk_errors(path), open(path, "ab", buffering=0) as file:
+    with disk_errors(path), open(path, "ab", buffering=0) as file:
         before = file.tell()
         try:
             if file.write(data) != len(data):
@@ -183,7 +183,7 @@ def writing(folder: Path) -> Iterator[Path]:
     When `folder` appeared meanwhile, made by someone else from the same content, theirs stays.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    with _disk_errors(folder):
+    with disk_errors(folder):
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -210,7 +210,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns the operating system's refusal into an error that says what to do."""
     try:
         yield
