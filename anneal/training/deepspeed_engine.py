@@ -22,9 +22,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from anneal.errors import StoreError, TrainingError
-from anneal.plan.means import Means
+from anneal.plan.means import LongSequences, Means
 from anneal.plan.values import Optimiser
 from anneal.training import deepspeed_files as files
+from anneal.training import long_sequences
 from anneal.training import model as models
 from anneal.training.deepspeed_config import configuration, divide
 from anneal.training.deepspeed_state import MOMENTS, State, shape_of
@@ -87,13 +88,16 @@ class DeepSpeedEngine(Engine):
         )
         self.parameters = models.parameter_count(model)
         self.clip = optimiser.clip
+        long_sequences.check(model, means, precision=precision, sequences=[sequence])
+        self.long = means.long
         model.set_attn_implementation(models.attention_for(self.device, sequence))
+        long_sequences.prepare(model, self.long)
         model.train()
         self.model = model
         self._choose(trainable)
         start = {n: p.detach().clone() for n, p in model.named_parameters()} if self.leader else {}
         self._adam = _adam(model, optimiser)
-        compiled = means.compile == "on" and self.stage < 3
+        compiled = means.compile == "on" and self.stage < 3 and self.long == LongSequences()
         self.engine = self._make(config, compiled)
         self._state = State(self.engine, self._adam, self.processes, self.stage)
         self._frozen: dict[str, Tensor] = {}
@@ -111,7 +115,8 @@ class DeepSpeedEngine(Engine):
         import deepspeed
 
         mixed = self.precision != "float32"
-        module: nn.Module = Loss(self.model, TILE[self.device.type], compiled=compiled)
+        tile, rank = TILE[self.device.type], self.processes.rank
+        module: nn.Module = Loss(self.model, tile, compiled=compiled, long=self.long, rank=rank)
         if self.stage == 3:
             # the loss takes the head's matrix itself, which ZeRO would not know to gather
             deepspeed.zero.register_external_parameter(module, models.head(self.model))
@@ -148,7 +153,7 @@ class DeepSpeedEngine(Engine):
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         size = self.division.micro
-        tokens = size * (rows.shape[1] - 1)
+        tokens = size * (rows.shape[1] - 1) // self.long.sequence_parallel  # of this process
         loss = torch.zeros((), device=self.device)
         norm: Any = None
         for number, at in enumerate(range(0, len(batch), size)):
@@ -230,9 +235,7 @@ class DeepSpeedEngine(Engine):
             elif kept:
                 self._load_moments(name, parameter, moments or {})
 
-    def _load_moments(
-        self, name: str, parameter: nn.Parameter, moments: dict[str, Tensor]
-    ) -> None:
+    def _load_moments(self, name: str, parameter: nn.Parameter, moments: dict[str, Tensor]) -> None:
         step = self.processes.greatest(int(moments.get(f"{name}/step", torch.zeros(()))))
         if step:
             wholes = {
@@ -240,9 +243,7 @@ class DeepSpeedEngine(Engine):
             }
             self._state.set_moments(parameter, step, wholes)
 
-    def _freeze(
-        self, name: str, weights: dict[str, Tensor], moments: dict[str, Tensor]
-    ) -> None:
+    def _freeze(self, name: str, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
         """Keeps what the engine has no place for, so that it comes out as it went in."""
         if not self.leader:
             return
@@ -319,9 +320,7 @@ class DeepSpeedEngine(Engine):
         if self.stage == 0:
             state: list[dict[str, Tensor]] = [{}, {}]
             if self.leader:
-                state = [
-                    read_tensors(folder / f"{n}.safetensors") for n in ("model", "optimiser")
-                ]
+                state = [read_tensors(folder / f"{n}.safetensors") for n in ("model", "optimiser")]
             self.load(*state)
             return
         self._state.reset_moments()
@@ -389,18 +388,23 @@ KEYS = ("step", *MOMENTS)
 
 
 class Loss(nn.Module):
-    """Rows to their summed loss: body, then our tiles over head and labels.
+    """Rows to their summed loss: body, then tiles over head and labels.
 
     Args:
         model: whose body and head these are.
         tile: tokens of a loss tile.
         compiled: whether the body goes through torch's compiler.
+        long: where it shares sequences, the loss is that of this process's slices.
+        rank: this process's number.
     """
 
-    def __init__(self, model: PreTrainedModel, tile: int, *, compiled: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tile: int, *, compiled: bool, long: LongSequences, rank: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.tile = tile
+        self.long, self.rank = long, rank
         # in a list, so that its parameters are not listed twice
         self._compiled = [torch.compile(models.body(model), dynamic=False)] if compiled else []
 
@@ -408,11 +412,16 @@ class Loss(nn.Module):
         """(n, sequence) token ids and next tokens to a scalar, nats; with gradients where torch
         records them."""
         body = self._compiled[0] if self._compiled else models.body(self.model)
-        hidden = body(input_ids=inputs, use_cache=False).last_hidden_state
-        hidden = hidden.reshape(-1, hidden.shape[-1])
+        inputs, labels, places = long_sequences.share(
+            inputs, labels, self.long.sequence_parallel, self.rank
+        )
+        with long_sequences.offloading(self.long, inputs.device):
+            out = body(input_ids=inputs, position_ids=places, use_cache=False)
+        hidden = out.last_hidden_state.reshape(-1, out.last_hidden_state.shape[-1])
         head, targets = models.head(self.model), labels.reshape(-1)
         if torch.is_grad_enabled():
-            return tiled_cross_entropy(hidden, head, targets, tile=self.tile)
+            loss_of = long_sequences.tiled_loss if self.long.tiled_loss else tiled_cross_entropy
+            return loss_of(hidden, head, targets, tile=self.tile)
         return summed_loss(hidden, head, targets, tile=self.tile)
 
 

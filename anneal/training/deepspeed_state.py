@@ -150,9 +150,7 @@ class State:
             for key in MOMENTS:
                 state[key] = torch.zeros_like(fragment.flat, requires_grad=False)
         for key, whole in wholes.items():
-            fragment.of(state[key]).copy_(
-                whole.view(-1).narrow(0, fragment.offset, fragment.count)
-            )
+            fragment.of(state[key]).copy_(whole.view(-1).narrow(0, fragment.offset, fragment.count))
 
     def _moments(self, fragment: Fragment) -> dict[str, Tensor]:
         # `get`, since a defaultdict would make an entry

@@ -12,7 +12,7 @@ Memory of a step grows with the tokens of a sequence in four places, and each ha
   the tokens; around attention, an all-to-all trades slices of tokens for slices of heads, so each
   process attends with a part of the heads over the whole sequence.
 
-Every process of ours has the whole batch, so sharing a sequence is slicing (`part`): a process
+Every process of ours has the whole batch, so sharing a sequence is slicing (`share`): a process
 takes its rows of the batch and its part of each row, and sums the losses there. Gradients are a
 mean over all processes, so each multiplies its sum by their number and divides by the tokens of
 the batch. DeepSpeed is *not* told that some of its processes share sequences (`mpu`): told so,
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from anneal.errors import TrainingError
-from anneal.plan.means import LongSequences
+from anneal.plan.means import LongSequences, Means
 from anneal.training import model as models
 from anneal.training.loss import tile_loss
 
@@ -55,22 +55,34 @@ FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings of a token that do not depend on how long the sequence is."""
 
 
-def check(model: PreTrainedModel, long: LongSequences, sequences: Iterable[int]) -> None:
+def check(
+    model: PreTrainedModel, means: Means, *, precision: str, sequences: Iterable[int]
+) -> None:
     """Refuses, before anything is trained, what could not be trained rightly.
 
     Args:
+        precision: that forward and backward run in.
         sequences: tokens of every sequence that will be trained on or scored.
 
     Raises:
-        TrainingError: a model or a sequence that an option cannot take.
+        TrainingError: a model, a sequence or a stage that an option cannot take.
     """
+    long = means.long
+    anew = long.tiled_mlp or long.activation_checkpointing
+    if anew and means.deepspeed.stage == 0 and precision != "float32":
+        raise TrainingError(
+            f"long.tiled_mlp and long.activation_checkpointing: at stage 0 in {precision} nothing "
+            "can be computed anew going backward, its weights are copies that are gone by then",
+            hint="set engine.deepspeed.stage=1",
+        )
     if long.tiled_mlp:
         for layer in _layers(model):
             _check_feed_forward(model, layer)
     if long.sequence_parallel > 1:
         _check_heads(model, long.sequence_parallel)
         for sequence in sorted(set(sequences)):
-            _check_sequence(model, long.sequence_parallel, sequence)
+            _check_whole(long.sequence_parallel, sequence)
+            _check_window(model, long.sequence_parallel, sequence)
 
 
 def _check_feed_forward(model: PreTrainedModel, layer: nn.Module) -> None:
@@ -111,12 +123,15 @@ def _check_heads(model: PreTrainedModel, parallel: int) -> None:
         )
 
 
-def _check_sequence(model: PreTrainedModel, parallel: int, sequence: int) -> None:
+def _check_whole(parallel: int, sequence: int) -> None:
     if sequence % parallel:
         raise TrainingError(
             f"long.sequence_parallel={parallel}: does not divide a sequence of {sequence} tokens",
             hint=f"use sequences (and score_sequence) of a multiple of {parallel} tokens",
         )
+
+
+def _check_window(model: PreTrainedModel, parallel: int, sequence: int) -> None:
     config = model.config
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
@@ -270,23 +285,30 @@ class _HandOver(torch.autograd.Function):
         return grads[0], gradient * grads[0], None
 
 
-def part(tokens: Tensor, parallel: int, rank: int) -> Tensor:
+def share(
+    inputs: Tensor, labels: Tensor, parallel: int, rank: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """A process's slice of every sequence.
 
     Args:
-        tokens: (n, sequence) of anything that goes by token: inputs, labels or positions. Labels
-            are next tokens already, so the last of a slice needs nothing of the next slice.
+        inputs: (n, sequence) token ids.
+        labels: (n, sequence) next tokens already, so the last one of a slice needs nothing of the
+            next slice.
         parallel: processes that share a sequence.
         rank: of this process, over all processes.
 
     Returns:
-        (n, sequence / parallel), contiguous.
+        Inputs and labels, (n, sequence / parallel), and the places of these tokens in their
+        sequence, (1, sequence / parallel), which positions are told by; None is all of them.
+
+    Raises:
+        TrainingError: a sequence that does not divide.
     """
-    return tokens.chunk(parallel, dim=1)[rank % parallel].contiguous()
-
-
-def positions(sequence: int, parallel: int, rank: int, device: torch.device) -> Tensor:
-    """Places of a process's slice in its sequence, (1, sequence / parallel): rotary embeddings
-    turn by these."""
-    whole = torch.arange(sequence, device=device).unsqueeze(0)
-    return part(whole, parallel, rank)
+    if parallel == 1:
+        return inputs, labels, None
+    sequence = inputs.shape[1]
+    _check_whole(parallel, sequence)
+    size = sequence // parallel
+    at = rank % parallel * size
+    places = torch.arange(at, at + size, device=inputs.device).unsqueeze(0)
+    return inputs[:, at : at + size], labels[:, at : at + size], places
