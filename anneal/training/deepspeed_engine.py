@@ -11,8 +11,10 @@ given the fp32 masters, and the forward pass makes the bf16 copies that it compu
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,9 +130,10 @@ class DeepSpeedEngine(Engine):
             for name, buffer in owner.named_buffers(recurse=False)
             if buffer.is_floating_point()
         }
-        engine, _, _, _ = deepspeed.initialize(
-            model=module, optimizer=self._adam, config=config, dist_init_required=False
-        )
+        with redirect_stdout(io.StringIO()):  # its bf16 optimiser prints memory, always
+            engine, _, _, _ = deepspeed.initialize(
+                model=module, optimizer=self._adam, config=config, dist_init_required=False
+            )
         for (owner, name), buffer in floats.items():  # rotary frequencies stay exact
             setattr(owner, name, buffer.to(self.device))
         engine.checkpoint_engine = files.checkpoint_engine()

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -108,6 +109,8 @@ def _join(backend: str, *, alone: bool) -> None:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed still calls collectives by names that torch has deprecated, at every step
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     if alone:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed looks for this one alone
         meeting = Path(tempfile.mkdtemp(prefix="anneal-")) / "meeting"
