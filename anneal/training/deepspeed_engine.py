@@ -335,9 +335,18 @@ class DeepSpeedEngine(Engine):
             self.wait()
             if self.leader:
                 shutil.rmtree(folder / "universal", ignore_errors=True)
-        if self.leader:
-            self._frozen = read_tensors(folder / FROZEN) if (folder / FROZEN).exists() else {}
+        self._thaw(folder)
         self.wait()
+
+    def _thaw(self, folder: Path) -> None:
+        """What does not train, from the leader's file: universal checkpoints leave it out."""
+        if self.trainable == "all":
+            return
+        self._frozen = read_tensors(folder / FROZEN) if self.leader else {}
+        for name, parameter in self._named():
+            if not parameter.requires_grad:
+                whole = self._everywhere(parameter, self._frozen.get(name))
+                self._state.set_master(parameter, whole, cast=False)
 
     def _sealed(self, folder: Path) -> files.Seal:
         """The verified seal; the leader reads all files, and all processes fail where it does."""
@@ -368,6 +377,7 @@ class DeepSpeedEngine(Engine):
                 self.engine.load_checkpoint(str(folder), tag=files.TAG)
         finally:
             config.load_universal_checkpoint = False
+        self._state.mend()
 
     def _convert(self, folder: Path) -> None:
         failure: StoreError | None = None

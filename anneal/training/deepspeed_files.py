@@ -134,7 +134,8 @@ def allowed() -> list[Any]:
 
 
 def checkpoint_engine() -> Any:
-    """What DeepSpeed writes and reads its files with: ours, so that it loads `restricted`."""
+    """What DeepSpeed writes and reads its files with: ours, so that it runs no code from them. To be
+    used within `restricted`, which says what may be in them."""
     from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 
     class Restricted(CheckpointEngine):  # type: ignore[misc]
@@ -148,8 +149,7 @@ def checkpoint_engine() -> Any:
                 torch.save(state_dict, file)
 
         def load(self, path: str, map_location: Any = None) -> Any:
-            with restricted():
-                return torch.load(path, map_location=map_location, weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True)
 
         def commit(self, info: Any) -> bool:
             return True

@@ -59,6 +59,10 @@ class State:
     ) -> None:
         self._engine, self._adam = engine, adam
         self._processes, self._stage = processes, stage
+        self._settings = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in adam.param_groups
+        ]
 
     def fragment(self, parameter: Tensor) -> Fragment | None:
         """None where this process holds nothing of the parameter."""
@@ -151,6 +155,18 @@ class State:
                 state[key] = torch.zeros_like(fragment.flat, requires_grad=False)
         for key, whole in wholes.items():
             fragment.of(state[key]).copy_(whole.view(-1).narrow(0, fragment.offset, fragment.count))
+
+    def mend(self) -> None:
+        """Puts right what DeepSpeed's stage 3 gets wrong in loading a universal checkpoint.
+
+        It gives all groups one and the same tensor as step count, so that every group's step adds
+        to it, and the weight decay of one group to the others (found by comparing losses).
+        """
+        for state in self._adam.state.values():
+            if "step" in state:
+                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32).clone()
+        for group, settings in zip(self._adam.param_groups, self._settings, strict=True):
+            group.update(settings)
 
     def _moments(self, fragment: Fragment) -> dict[str, Tensor]:
         # `get`, since a defaultdict would make an entry

@@ -108,7 +108,7 @@ def _join(backend: str, *, alone: bool) -> None:
     os.environ.update(prepare_environment(os.environ))
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed still calls collectives by names that torch has deprecated, at every step
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     if alone:
