@@ -19,7 +19,7 @@ from anneal.sources.tokenize import open_tokens
 from anneal.sources.tokenizer import TokenizerInfo
 from anneal.sources.values import Manifest
 from anneal.store import Store, read_value
-from anneal.training import checkpoint
+from anneal.training import checkpoint, long_sequences
 from anneal.training import model as models
 from anneal.training.engine import Engine, TorchEngine
 from anneal.values import address
@@ -86,10 +86,16 @@ class Workbench:
                     f"{model.get_input_embeddings().weight.shape[0]}",
                     hint="tokenise with the base's own tokenizer",
                 )
-            sequence = spec.phases[0].sequence if spec.phases else spec.score_sequence
+            _check_sequences(model, spec, means)
             self._engines[key] = TorchEngine(
-                model, spec.optimiser, precision=spec.precision, means=means, sequence=sequence
+                model,
+                spec.optimiser,
+                precision=spec.precision,
+                means=means,
+                sequence=_longest(spec),
             )
+        else:
+            _check_sequences(self._engines[key].model, spec, means)
         return self._engines[key]
 
     def start(self, task: RunTask, store: Store) -> State:
@@ -145,14 +151,26 @@ def _weights(start: FromRun, store: Store) -> Path:
     return folder
 
 
+def _longest(spec: RunSpec) -> int:
+    """Tokens of the longest sequence trained on; the attention is chosen by it."""
+    return max((phase.sequence for phase in spec.phases), default=spec.score_sequence)
+
+
+def _check_sequences(model: PreTrainedModel, spec: RunSpec, means: Means) -> None:
+    """Whether model and engine can take every sequence of the run, before any is trained on."""
+    models.check_positions(model, spec)
+    if means.engine == "deepspeed":
+        sequences = [*(phase.sequence for phase in spec.phases), spec.score_sequence]
+        long_sequences.check(model, means, precision=spec.precision, sequences=sequences)
+
+
 def _engine_key(spec: RunSpec, means: Means) -> str:
     """What two runs must share to use one engine, one after the other, without compiling anew."""
     batch = spec.phases[0].batch if spec.phases else 0
-    sequence = spec.phases[0].sequence if spec.phases else spec.score_sequence
     return address(
         [
             spec.optimiser.model_dump(mode="json"),
             means.model_dump(mode="json", include={"device", "compile", "micro_batch"}),
-            [spec.precision, spec.vocabulary, batch, sequence],
+            [spec.precision, spec.vocabulary, batch, _longest(spec)],
         ]
     )
