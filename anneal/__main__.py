@@ -274,11 +274,14 @@ def _forms() -> list[str]:
 
 def _run(words: argparse.Namespace) -> int:
     from anneal.plan.protocol import serve
+    from anneal.training.rank import is_rank, run_as_rank
     from anneal.training.worker import Worker
 
     worker = Worker()
     if words.serve:
         return serve(worker, warm=lambda: worker.warm(words.spec))
+    if is_rank() and words.spec is not None:  # one process of a run: torchrun started it
+        return run_as_rank(worker, str(words.spec))
     return _alone(words.spec, worker)
 
 

@@ -38,7 +38,7 @@ from typing import Literal
 from pydantic import Field
 
 from anneal.launch.board import Board
-from anneal.launch.process import Worker, cause_of_death, count_oom_kills, tail
+from anneal.launch.process import Worker, cause_of_death, tail
 from anneal.launch.slots import Slot, available_cores, make_slots, worker_environment
 from anneal.launch.values import (
     Advanced,
@@ -54,6 +54,7 @@ from anneal.launch.values import (
     Task,
     ignore,
 )
+from anneal.plan.memory import count_oom_kills
 from anneal.plan.protocol import PREEMPTED, Done, Failed, Progress, Ready, Start
 from anneal.plan.values import FailureClass
 from anneal.store import Store

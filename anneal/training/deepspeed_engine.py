@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,20 +26,22 @@ from torch import Tensor, nn
 from anneal.errors import StoreError, TrainingError
 from anneal.plan.means import LongSequences, Means
 from anneal.plan.values import Optimiser
+from anneal.store import read_value
 from anneal.training import deepspeed_files as files
 from anneal.training import long_sequences
 from anneal.training import model as models
 from anneal.training.deepspeed_config import configuration, divide
+from anneal.training.deepspeed_model import Loss, Rounded, embeddings, group_of, make_adam
 from anneal.training.deepspeed_state import MOMENTS, State, shape_of
 from anneal.training.engine import TILE, Engine, pick_device
-from anneal.training.loss import IGNORED, summed_loss, tiled_cross_entropy
+from anneal.training.loss import IGNORED
 from anneal.training.processes import Processes, check_processes
 from anneal.training.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Trainable = Literal["all", "embeddings"]
+KEYS = ("step", *MOMENTS)
 FROZEN = "frozen.safetensors"
 
 
@@ -98,7 +100,7 @@ class DeepSpeedEngine(Engine):
         self.model = model
         self._choose(trainable)
         start = {n: p.detach().clone() for n, p in model.named_parameters()} if self.leader else {}
-        self._adam = _adam(model, optimiser)
+        self._adam = make_adam(model, optimiser)
         compiled = means.compile == "on" and self.stage < 3 and self.long == LongSequences()
         self.engine = self._make(config, compiled)
         self._state = State(self.engine, self._adam, self.processes, self.stage)
@@ -109,7 +111,7 @@ class DeepSpeedEngine(Engine):
     def _choose(self, trainable: str) -> None:
         if trainable == "all":
             return
-        chosen = {id(w) for w in _embeddings(self.model)}
+        chosen = {id(w) for w in embeddings(self.model)}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
 
@@ -279,7 +281,7 @@ class DeepSpeedEngine(Engine):
             for name, parameter in self._named():
                 if parameter.requires_grad and moments:
                     step = float(moments.get(f"{name}/step", torch.zeros(())))
-                    steps.setdefault(_group(self.model, parameter), set()).add(step)
+                    steps.setdefault(group_of(self.model, parameter), set()).add(step)
             if bad:
                 wrong = f"weights: {len(bad)} are missing or of another shape: {bad[0]} ..."
             elif any(len(found) > 1 for found in steps.values()):
@@ -310,8 +312,8 @@ class DeepSpeedEngine(Engine):
                 files.Seal(
                     stage=self.stage,
                     processes=self.processes.count,
-                    precision=self.precision,  # type: ignore[arg-type]
-                    trainable=self.trainable,  # type: ignore[arg-type]
+                    precision=self.precision,
+                    trainable=self.trainable,
                     deepspeed=deepspeed.__version__,
                     files={},
                 ),
@@ -355,7 +357,7 @@ class DeepSpeedEngine(Engine):
             if self.leader:
                 seal = files.verify(folder)
             else:
-                seal = files.read_value(folder / files.SEAL, files.Seal)
+                seal = read_value(folder / files.SEAL, files.Seal)
             files.check_stage(
                 folder,
                 seal,
@@ -395,88 +397,3 @@ class DeepSpeedEngine(Engine):
                 failure = error
         if self.processes.agree(failure is not None):
             raise failure or StoreError(f"{folder}: the leading process could not convert it")
-
-
-KEYS = ("step", *MOMENTS)
-
-
-class Loss(nn.Module):
-    """Rows to their summed loss: body, then tiles over head and labels.
-
-    Args:
-        model: whose body and head these are.
-        tile: tokens of a loss tile.
-        compiled: whether the body goes through torch's compiler.
-        long: where it shares sequences, the loss is that of this process's slices.
-        rank: this process's number.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, tile: int, *, compiled: bool, long: LongSequences, rank: int
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.tile = tile
-        self.long, self.rank = long, rank
-        # in a list, so that its parameters are not listed twice
-        self._compiled = [torch.compile(models.body(model), dynamic=False)] if compiled else []
-
-    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """(n, sequence) token ids and next tokens to a scalar, nats; with gradients where torch
-        records them."""
-        body = self._compiled[0] if self._compiled else models.body(self.model)
-        inputs, labels, places = long_sequences.share(
-            inputs, labels, self.long.sequence_parallel, self.rank
-        )
-        with long_sequences.offloading(self.long, inputs.device):
-            out = body(input_ids=inputs, position_ids=places, use_cache=False)
-        hidden = out.last_hidden_state.reshape(-1, out.last_hidden_state.shape[-1])
-        head, targets = models.head(self.model), labels.reshape(-1)
-        if torch.is_grad_enabled():
-            loss_of = long_sequences.tiled_loss if self.long.tiled_loss else tiled_cross_entropy
-            return loss_of(hidden, head, targets, tile=self.tile)
-        return summed_loss(hidden, head, targets, tile=self.tile)
-
-
-class Rounded(nn.Module):
-    """A module with fp32 parameters, computed with copies of them in a lower precision."""
-
-    def __init__(self, inner: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.inner, self.dtype = inner, dtype
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        copies = {n: p.to(self.dtype) for n, p in self.inner.named_parameters()}
-        out: Tensor = torch.func.functional_call(self.inner, copies, inputs, tie_weights=True)
-        return out
-
-
-def _embeddings(model: PreTrainedModel) -> list[Tensor]:
-    return [model.get_input_embeddings().weight, models.head(model)]
-
-
-def _group(model: PreTrainedModel, parameter: Tensor) -> int:
-    """0 matrices, with weight decay; 1 embeddings and 2 vectors, without. Embeddings apart, since
-    they alone may have trained in an earlier phase: a group has one step count."""
-    if any(parameter is weight for weight in _embeddings(model)):
-        return 1
-    return 0 if len(shape_of(parameter)) > 1 else 2
-
-
-def _adam(model: PreTrainedModel, optimiser: Optimiser) -> torch.optim.AdamW:
-    groups: list[list[nn.Parameter]] = [[], [], []]
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups[_group(model, parameter)].append(parameter)
-    decays = (optimiser.weight_decay, 0.0, 0.0)
-    return torch.optim.AdamW(
-        [
-            {"params": group, "weight_decay": decay}
-            for group, decay in zip(groups, decays, strict=True)
-            if group
-        ],
-        lr=1.0,
-        betas=(optimiser.beta1, optimiser.beta2),
-        eps=optimiser.epsilon,
-        fused=True,
-    )

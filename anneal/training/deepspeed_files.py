@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -49,8 +49,8 @@ class Seal(Value):
 
     stage: int
     processes: int
-    precision: Literal["float32", "bfloat16"]
-    trainable: Literal["all", "embeddings"] = "all"
+    precision: str
+    trainable: str
     deepspeed: str
     """Version that wrote it."""
     files: dict[str, FileSeal]
@@ -134,8 +134,10 @@ def allowed() -> list[Any]:
 
 
 def checkpoint_engine() -> Any:
-    """What DeepSpeed writes and reads its files with: ours, so that it runs no code from them. To be
-    used within `restricted`, which says what may be in them."""
+    """What DeepSpeed writes and reads its files with: ours, so that it runs no code from them.
+
+    Loads only within `restricted`, which says what may be in them.
+    """
     from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 
     class Restricted(CheckpointEngine):  # type: ignore[misc]

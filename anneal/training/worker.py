@@ -2,11 +2,13 @@
 
 Started as `python -m anneal run --serve` (runs named on standard input, events on standard output;
 see `plan.protocol`), or as `python -m anneal run SPEC` for one run. It needs torch, transformers,
-pydantic and numpy alone.
+pydantic and numpy alone. A run of engine deepspeed it hands to processes of their own (`ranks`);
+one of those is this same worker, started with its place in the environment.
 """
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING
 from anneal.plan.protocol import Report, Stopped, TaskFailed
 from anneal.plan.values import RunTask
 from anneal.store import Store, read_value
+from anneal.training import ranks
+from anneal.training.rank import is_rank
 
 if TYPE_CHECKING:
     from anneal.training.workbench import Workbench
@@ -42,10 +46,20 @@ class Worker:
         if spec is not None:
             try:
                 task = read_value(spec, RunTask)
+                if task.means.engine == "deepspeed":
+                    return  # its ranks make it
                 self._set_threads(task)
                 self._bench.rehearse(task, Store(spec.absolute().parents[2]))
             except Exception:
                 traceback.print_exc()
+
+    @staticmethod
+    def _start_ranks(spec: Path, task: RunTask, result: Path, report: Report) -> None:
+        from anneal.training.processes import prepare_environment
+
+        environment = prepare_environment(os.environ) | {"OMP_NUM_THREADS": str(task.means.threads)}
+        command = ranks.rank_command(spec, task.means.processes)
+        ranks.run_ranks(command, result=result, environment=environment, report=report)
 
     @staticmethod
     def _set_threads(task: RunTask) -> None:
@@ -65,7 +79,11 @@ class Worker:
         path = Path(spec).absolute()
         task = read_value(path, RunTask)
         store = Store(path.parents[2])
-        if (store.run(task.spec.id) / "result.json").exists():
+        result = store.run(task.spec.id) / "result.json"
+        if result.exists():
+            return
+        if task.means.engine == "deepspeed" and not is_rank():
+            self._start_ranks(path, task, result, report)
             return
         self.warm()
         assert self._bench is not None

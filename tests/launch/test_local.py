@@ -14,8 +14,9 @@ import pytest
 import anneal
 from anneal.launch.live import Live
 from anneal.launch.local import Local, LocalLauncher
-from anneal.launch.process import cause_of_death, count_oom_kills
+from anneal.launch.process import cause_of_death
 from anneal.launch.values import Began, LaunchError, Stumbled
+from anneal.plan.memory import count_oom_kills
 from anneal.store import Store
 
 from .contract import WORKER, LauncherContract, attempts, make_task
