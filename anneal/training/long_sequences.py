@@ -87,13 +87,18 @@ def check(
 
 def _check_feed_forward(model: PreTrainedModel, layer: nn.Module) -> None:
     inner = getattr(layer, "mlp", None)
-    random = any(m.p > 0 for m in layer.modules() if isinstance(m, nn.Dropout))
-    if inner is None or hasattr(inner, "experts") or random:
-        why = "dropout in it" if random else "no `mlp` that works on each token by itself"
-        raise TrainingError(
-            f"long.tiled_mlp: layers of model type `{model.config.model_type}` have {why}",
-            hint="set engine.long.tiled_mlp=false",
-        )
+    if inner is None or hasattr(inner, "experts"):
+        why = "no `mlp` that works on each token by itself"
+    elif any(m.p > 0 for m in inner.modules() if isinstance(m, nn.Dropout)) or (
+        getattr(inner, "residual_dropout", 0.0) > 0  # starcoder2's, without a module
+    ):
+        why = "dropout in their `mlp`, which would fall otherwise when computed anew"
+    else:
+        return
+    raise TrainingError(
+        f"long.tiled_mlp: layers of model type `{model.config.model_type}` have {why}",
+        hint="set engine.long.tiled_mlp=false",
+    )
 
 
 def _check_heads(model: PreTrainedModel, parallel: int) -> None:

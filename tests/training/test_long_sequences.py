@@ -156,7 +156,7 @@ def test_stage_0_in_bfloat16_computes_nothing_anew(option):
             "model type `mixtral`",
         ),
         (
-            lambda: of_type("phi", resid_pdrop=0.1),
+            lambda: of_type("starcoder2", num_key_value_heads=2, residual_dropout=0.1),
             {"tiled_mlp": True},
             "dropout",
         ),
@@ -166,6 +166,21 @@ def test_stage_0_in_bfloat16_computes_nothing_anew(option):
 def test_a_model_that_an_option_cannot_take_is_refused(model, options, message):
     with pytest.raises(TrainingError, match=message):
         check(model(), LongSequences(**options), 32)
+
+
+@pytest.mark.parametrize("kind", sorted(models.PLAIN_HEADS - {"gpt2", "mixtral"}))
+def test_feed_forward_layers_of_every_model_type_train_in_tiles_as_whole(kind):
+    torch.manual_seed(0)
+    model = of_type(kind, **({} if kind == "gpt_neox" else {"num_key_value_heads": 2}))
+    layer = long_sequences._layers(model)[0].mlp.train()
+    x = torch.randn(2, 70, 32, requires_grad=True)
+    upward = torch.randn(2, 70, 32)
+    wanted = torch.autograd.grad((layer(x) * upward).sum(), [x, *layer.parameters()])
+    check(model, LongSequences(tiled_mlp=True), 70)
+    long_sequences.prepare(model, LongSequences(tiled_mlp=True))
+    (layer(x) * upward).sum().backward()
+    for a, b in zip([x, *layer.parameters()], wanted, strict=True):
+        torch.testing.assert_close(a.grad, b, rtol=1e-4, atol=1e-5)
 
 
 def test_key_value_heads_may_be_fewer_than_processes():
