@@ -9,6 +9,7 @@ The context grows in the middle of a case, as when a phase raises it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anneal.errors import TrainingError
 from anneal.plan.means import DeepSpeed, LongSequences, Means
 from anneal.plan.values import LlamaShape, Optimiser
 from anneal.training.engine import Engine, TorchEngine
@@ -43,12 +45,19 @@ OPTIONS: dict[str, dict] = {
     "shared_loss": SHARED | {"tiled_loss": True},
     "untied": SHARED | TILES | KEPT,
     "one_kv_head": SHARED,
+    "three_heads": SHARED,
 }
+CHANGES: dict[str, dict] = {
+    "untied": {"tied": False},
+    "one_kv_head": {"kv_heads": 1},
+    "three_heads": {"hidden": 48, "heads": 3, "kv_heads": 3},
+}
+"""Of the shape; all other options train the same one."""
 
 
 def model(options: str):
-    changes = {"untied": {"tied": False}, "one_kv_head": {"kv_heads": 1}}.get(options, {})
-    return llama(SHAPE.model_copy(update=changes), vocabulary=VOCABULARY, seed=3)
+    shape = SHAPE.model_copy(update=CHANGES.get(options, {}))
+    return llama(shape, vocabulary=VOCABULARY, seed=3)
 
 
 def reference(precision: str, options: str) -> Engine:
@@ -100,20 +109,31 @@ def results(folder: Path) -> Iterator[tuple[str, dict]]:
         yield row.pop("case"), row
 
 
-def main() -> None:
-    import os
+def carry_out(case: str, weights: Path) -> dict:
+    """What one case gave: results and weights, or why it was refused."""
+    try:
+        engine = shared_engine(case, int(os.environ["WORLD_SIZE"]))
+    except TrainingError as error:
+        return {"refused": error.what}
+    row: dict = {"weights": weights.name} | train(engine)
+    found = engine.weights()
+    if engine.leader:
+        write_tensors(found, weights)
+    try:
+        engine.step(np.zeros((BATCH, 34), np.int64), RATE)
+    except TrainingError as error:
+        row["odd"] = error.what
+    engine.close()
+    return row
 
+
+def main() -> None:
     folder, cases = Path(sys.argv[1]), sys.argv[2:]
     for number, case in enumerate(cases):
-        engine = shared_engine(case, int(os.environ["WORLD_SIZE"]))
-        row = train(engine)
-        weights = engine.weights()
-        if engine.leader:
-            write_tensors(weights, folder / f"{number}.safetensors")
+        row = carry_out(case, folder / f"{number}.safetensors")
+        if os.environ["RANK"] == "0":
             with (folder / "results.jsonl").open("a") as file:
-                file.write(json.dumps({"case": case, "weights": f"{number}.safetensors"} | row))
-                file.write("\n")
-        engine.close()
+                file.write(json.dumps({"case": case} | row) + "\n")
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ far for it as for any other."""
 def compare(found, folder):
     for case, row in found.items():
         precision, _, options = case.split("/")
-        shape = options if options in ("untied", "one_kv_head") else "plain"
+        shape = options if options in cases.CHANGES else "plain"
         wanted, before, after = plain(precision, shape)
         losses, norms, movement = TOLERANCE[precision]
         assert row["loss"] == pytest.approx(wanted["loss"], rel=losses), case
@@ -280,7 +280,12 @@ ASKED = {
 def test_two_processes_train_and_score_as_one_without_options(tmp_path):
     """Every stage and precision with shared sequences, with each option alone and with all."""
     asked = [f"{where}/{options}" for where, several in ASKED.items() for options in several]
-    compare(trained(tmp_path, 2, asked), tmp_path)
+    found = trained(tmp_path, 2, [*asked, "float32/1/three_heads"])
+    assert "3 heads" in found.pop("float32/1/three_heads")["refused"]
+    compare(found, tmp_path)
+    for case, row in found.items():
+        shared = cases.OPTIONS[case.split("/")[2]].get("sequence_parallel", 1) > 1
+        assert ("a sequence of 33 tokens" in row.get("odd", "")) == shared, case
 
 
 @pytest.mark.integration
