@@ -1,9 +1,10 @@
 # %% [markdown]
-# How much memory a token of a sequence takes, with each option for long sequences and with all.
-# Every point is one training step of one sequence, by the DeepSpeed engine, in fresh processes: the
-# peak is what the system says of the process (`ru_maxrss`), on a GPU what torch's allocator says.
-# From the shortest to the longest sequence only activations grow, so the slope is bytes a token,
-# and its ratio to the plain one is how much longer a sequence fits into what weights leave free.
+# How much memory a sequence takes, with each option for long sequences and with all.
+# Every point is one training step of one sequence, by the DeepSpeed engine, in fresh processes. The
+# peak is the kernel's high-water mark of the process (what `ru_maxrss` tells, set back before the
+# step: making the engine takes more than a short step), on a GPU that of torch's allocator. Above
+# rest is what the step adds to weights, moments and libraries: activations, and gradients, which do
+# not grow with the sequence; so the ratios are rather too small than too large.
 #
 #     python analysis/bench_long.py [--sequences 1024 4096] [--hidden 256] [--layers 8]
 #         [--vocabulary 32768] [--precision float32] [--stage 1] [--only NAME ...]
@@ -90,27 +91,38 @@ def point(asked: dict) -> None:
     )
     rows = np.random.default_rng(0).integers(0, asked["vocabulary"], (1, sequence + 1))
     engine.step(rows[:, :65], 1e-3)  # weights, gradients and moments are there from here on
-    if engine.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    before = peak(engine.device.type)
+    rest = forget_peak(engine.device.type)
     loss, _ = engine.step(rows, 1e-3)
-    found = torch.tensor([before, peak(engine.device.type)], device=engine.device)
+    found = torch.tensor([rest, peak(engine.device.type)], device=engine.device)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     if engine.leader:
-        start, top = found.tolist()
-        row = {"start": start, "peak": top, "loss": float(loss), "device": engine.device.type}
+        rest, top = found.tolist()
+        row = {"rest": rest, "peak": top, "loss": float(loss), "device": engine.device.type}
         print("POINT " + json.dumps(row), flush=True)
 
 
-def peak(device: str) -> int:
-    """Bytes at most so far."""
-    import resource
-
+def forget_peak(device: str) -> int:
+    """Sets the peak back; bytes in use now."""
     import torch
 
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the high-water mark starts anew
+    return status("VmRSS")
+
+
+def peak(device: str) -> int:
+    """Bytes at most since then."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM")
+
+
+def status(key: str) -> int:
+    """Bytes that the kernel tells of this process."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) * 1024
 
 
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "1"}
@@ -118,7 +130,7 @@ MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "1"}
 
 
 def measure(asked: dict) -> dict:
-    """Starts one point. This process stays small: a child begins with its parent's `ru_maxrss`."""
+    """Starts one point, and reads its line."""
     processes = asked["options"].get("sequence_parallel", 1)
     command = [sys.executable, __file__, "--point", json.dumps(asked)]
     if processes > 1:
@@ -158,23 +170,22 @@ def main() -> None:
 
 
 def table(found: dict[str, list[dict]], sequences: list[int], common: dict) -> str:
-    span = sequences[-1] - sequences[0]
-    slopes = {n: (p[-1]["peak"] - p[0]["peak"]) / span for n, p in found.items() if span}
     device = next(iter(found.values()))[0]["device"]
-    heads = [f"peak at {s:,}, MiB" for s in sequences]
     lines = [
         f"One step of one sequence on {device}: "
-        + ", ".join(f"{key} {value}" for key, value in common.items()),
+        + ", ".join(f"{key} {value}" for key, value in common.items())
+        + "; peak and, of it, above rest in MiB, plain / this above rest.",
         "",
-        "| | " + " | ".join(heads) + " | KiB a token | plain / this | loss |",
-        "|---|" + "--:|" * (len(heads) + 3),
+        "| |" + "".join(f" peak at {s:,} | above rest | ratio |" for s in sequences) + " loss |",
+        "|---|" + "--:|" * (3 * len(sequences) + 1),
     ]
+    above = {n: [p["peak"] - p["rest"] for p in points] for n, points in found.items()}
     for name, points in found.items():
-        cells = [f"{p['peak'] / 2**20:,.0f}" for p in points]
-        slope = slopes.get(name)
-        cells.append("" if slope is None else f"{slope / 1024:.1f}")
-        plain = slopes.get("plain")
-        cells.append(f"{plain / slope:.1f}" if plain and slope and slope > 0 else "")
+        cells = []
+        for at, row in enumerate(points):
+            ratio = above["plain"][at] / above[name][at] if "plain" in above else float("nan")
+            cells += [f"{row['peak'] / 2**20:,.0f}", f"{above[name][at] / 2**20:,.0f}"]
+            cells.append(f"{ratio:.1f}")
         cells.append(f"{points[-1]['loss']:.5f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
