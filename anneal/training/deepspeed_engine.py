@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 from anneal.errors import StoreError, TrainingError
 from anneal.plan.means import LongSequences, Means
 from anneal.plan.values import Optimiser
-from anneal.store import read_value
+from anneal.store import writing
 from anneal.training import deepspeed_files as files
 from anneal.training import long_sequences
 from anneal.training import model as models
@@ -195,18 +193,9 @@ class DeepSpeedEngine(Engine):
         dist.all_reduce(total)
         return total
 
-    def rehearse(self, batch: int, sequence: int, score_sequence: int) -> None:
-        for _ in range(2):
-            self.step(np.zeros((batch, sequence + 1), np.int64), 0.0)
-        rows = torch.zeros((self.micro_batch or batch, score_sequence), dtype=torch.int64)
-        self.score(rows, rows)
-
-    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.model.named_parameters()
-
     def weights(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for name, parameter in self._named():
+        for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 if self.leader:
                     found[name] = self._frozen[name].clone()
@@ -216,7 +205,7 @@ class DeepSpeedEngine(Engine):
 
     def moments(self) -> dict[str, Tensor]:
         found = {n: t.clone() for n, t in self._frozen.items() if n.rpartition("/")[2] in KEYS}
-        for name, parameter in self._named():
+        for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
             step = self._state.steps(parameter)
@@ -232,7 +221,7 @@ class DeepSpeedEngine(Engine):
         kept = self.processes.agree(self.leader and bool(moments))
         self._state.reset_moments()
         self._frozen = {}
-        for name, parameter in self._named():
+        for name, parameter in self.model.named_parameters():
             whole = self._everywhere(parameter, weights.get(name))
             self._state.set_master(parameter, whole, cast=parameter.requires_grad)
             if not parameter.requires_grad:
@@ -275,10 +264,10 @@ class DeepSpeedEngine(Engine):
         """
         wrong = ""
         if self.leader:
-            shapes = {name: shape_of(p) for name, p in self._named()}
+            shapes = {name: shape_of(p) for name, p in self.model.named_parameters()}
             bad = [n for n, s in shapes.items() if n not in weights or weights[n].shape != s]
             steps: dict[int, set[float]] = {}
-            for name, parameter in self._named():
+            for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad and moments:
                     step = float(moments.get(f"{name}/step", torch.zeros(())))
                     steps.setdefault(group_of(self.model, parameter), set()).add(step)
@@ -321,7 +310,7 @@ class DeepSpeedEngine(Engine):
         self.wait()
 
     def restore(self, folder: Path) -> None:
-        seal = self._sealed(folder)
+        saved = self._sealed(folder)
         if self.stage == 0:
             state: list[dict[str, Tensor]] = [{}, {}]
             if self.leader:
@@ -329,7 +318,7 @@ class DeepSpeedEngine(Engine):
             self.load(*state)
             return
         self._state.reset_moments()
-        if seal.processes == self.processes.count:
+        if saved == self.processes.count:
             self._open(folder / "deepspeed", universal=False)
         else:
             self._convert(folder)
@@ -345,40 +334,44 @@ class DeepSpeedEngine(Engine):
         if self.trainable == "all":
             return
         self._frozen = read_tensors(folder / FROZEN) if self.leader else {}
-        for name, parameter in self._named():
+        for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 whole = self._everywhere(parameter, self._frozen.get(name))
                 self._state.set_master(parameter, whole, cast=False)
 
-    def _sealed(self, folder: Path) -> files.Seal:
-        """The verified seal; the leader reads all files, and all processes fail where it does."""
+    def _sealed(self, folder: Path) -> int:
+        """Verifies a checkpoint; the number of processes that saved it.
+
+        The leader reads all files, and all processes fail where it does.
+        """
         failure: StoreError | None = None
+        saved = self.processes.count
         try:
-            if self.leader:
-                seal = files.verify(folder)
-            else:
-                seal = read_value(folder / files.SEAL, files.Seal)
-            files.check_stage(
-                folder,
-                seal,
-                stage=self.stage,
-                precision=self.precision,
-                trainable=self.trainable,
-            )
+            if (folder / files.SEAL).exists():
+                seal = files.verify(folder) if self.leader else files.read_seal(folder)
+                saved = seal.processes
+                asked = (self.stage, self.precision, self.trainable)
+                files.check_kind(folder, seal, *asked)
+            elif self.stage or not (folder / "model.safetensors").exists():
+                failure = files.unsealed(folder)
         except StoreError as error:
             failure = error
         if self.processes.agree(failure is not None):
             raise failure or StoreError(f"{folder}: refused by the leading process")
-        return seal
+        return saved
 
     def _open(self, folder: Path, *, universal: bool) -> None:
-        config = self.engine._config
+        config, failure = self.engine._config, None
         config.load_universal_checkpoint = universal
         try:
-            with files.restricted():
+            with files.restricted(folder), redirect_stdout(io.StringIO()):
                 self.engine.load_checkpoint(str(folder), tag=files.TAG)
+        except StoreError as error:
+            failure = error
         finally:
             config.load_universal_checkpoint = False
+        if self.processes.agree(failure is not None):
+            raise failure or StoreError(f"{folder}: another process could not read its part")
         self._state.mend()
 
     def _convert(self, folder: Path) -> None:
@@ -387,12 +380,13 @@ class DeepSpeedEngine(Engine):
             target = folder / "universal"
             shutil.rmtree(target, ignore_errors=True)
             try:
-                files.to_universal(
-                    folder / "deepspeed",
-                    target,
-                    stage=self.stage,
-                    log=folder.with_name(f"{folder.name}.universal.log"),
-                )
+                with writing(target) as temporary:
+                    files.to_universal(
+                        folder / "deepspeed",
+                        temporary,
+                        stage=self.stage,
+                        log=folder / "universal.log",
+                    )
             except StoreError as error:
                 failure = error
         if self.processes.agree(failure is not None):

@@ -4,7 +4,7 @@ DeepSpeed's files are pickles, and it opens them with an unpickler that runs wha
 doors keep that shut. `seal` writes the size and SHA-256 of every file into `deepspeed.json`, last,
 and `verify` compares them before anything is loaded: a checkpoint that is half-written or was
 altered is refused. And all loading happens under `restricted`: torch's own switch makes every
-`torch.load` refuse anything but tensors, plain values and the few classes named in `ALLOWED`.
+`torch.load` refuse anything but tensors, plain values and the few classes that `allowed` names.
 
     checkpoint/
       deepspeed/state/      what DeepSpeed wrote, each process its part
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle  # for the name of its error
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def verify(folder: Path) -> Seal:
     Raises:
         StoreError: a file is missing, has another size or other bytes.
     """
-    about = read_value(folder / SEAL, Seal)
+    about = read_seal(folder)
     for name, wanted in about.files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
@@ -90,7 +91,20 @@ def verify(folder: Path) -> Seal:
     return about
 
 
-def check_stage(folder: Path, about: Seal, *, stage: int, precision: str, trainable: str) -> None:
+def read_seal(folder: Path) -> Seal:
+    """The seal, unverified."""
+    return read_value(folder / SEAL, Seal)
+
+
+def unsealed(folder: Path) -> StoreError:
+    """What to say of a folder that has no seal."""
+    return StoreError(
+        f"{folder}: has no {SEAL}: half-written, or saved by another engine",
+        hint="resume with the engine that saved it, or use the checkpoint before it",
+    )
+
+
+def check_kind(folder: Path, about: Seal, stage: int, precision: str, trainable: str) -> None:
     """Whether an engine of this kind can take a checkpoint.
 
     Raises:
@@ -110,13 +124,22 @@ def check_stage(folder: Path, about: Seal, *, stage: int, precision: str, traina
 
 
 @contextmanager
-def restricted() -> Iterator[None]:
-    """Within it, `torch.load` builds tensors, plain values and `ALLOWED` alone."""
+def restricted(what: Path | None = None) -> Iterator[None]:
+    """Within it, `torch.load` builds tensors, plain values and `allowed` classes alone.
+
+    Args:
+        what: is being loaded, for the message.
+
+    Raises:
+        StoreError: something else was asked for.
+    """
     before = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
     try:
         with torch.serialization.safe_globals(allowed()):
             yield
+    except pickle.UnpicklingError as error:
+        raise _damaged(what or Path(), "holds more than tensors and plain values") from error
     finally:
         if before is None:
             del os.environ[SWITCH]

@@ -29,7 +29,9 @@ died is noticed at once, by its closed connections."""
 
 
 class Processes:
-    """The processes of a run, as one of them sees them; made once in a process.
+    """The processes of a run, as one of them sees them.
+
+    All of them make it, at the same time; the first one made joins them.
 
     Args:
         device: cpu, or cuda for the GPU of this process's own number on its machine.

@@ -115,7 +115,7 @@ class _Line:
                 os._exit(1)  # the worker is gone
             threading.Thread(target=self._listen, name="worker", daemon=True).start()
         if path is not None or "TORCHELASTIC_RUN_ID" in os.environ:
-            threading.Thread(target=_watch_parent, name="torchrun", daemon=True).start()
+            threading.Thread(target=watch_parent, name="torchrun", daemon=True).start()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
@@ -145,8 +145,8 @@ class _Line:
                 os._exit(1)
 
 
-def _watch_parent() -> None:
-    """Ends this process when torchrun, which gave it a session of its own, is gone."""
+def watch_parent() -> None:
+    """Ends this process when the one that started it (in a session of its own, perhaps) is gone."""
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(PARENT_SECONDS)

@@ -42,6 +42,9 @@ GRACE_SECONDS = 2.0
 """Between a rank's failure and the end of the others: time to say what they saw."""
 EXIT_SECONDS = 30.0
 """How long ranks and torchrun may take to leave once the work is over."""
+COMPLAINT_SECONDS = 1.0
+"""A rank whose neighbour vanished fails too, with what looks like a bug of its own, and may say so
+before the neighbour's line is seen to close."""
 LOOK_SECONDS = 0.2
 
 _WORD: TypeAdapter[Progress | Done | Failed | Left] = TypeAdapter(Progress | Done | Failed | Left)
@@ -108,6 +111,7 @@ class _Ranks:
         self._stop_sent = False
         self._deadline: float | None = None
         self._failure: TaskFailed | None = None
+        self._failed = 0.0
         self._oom_kills = count_oom_kills()
         self._selector = selectors.DefaultSelector()
         listener.setblocking(False)
@@ -117,8 +121,7 @@ class _Ranks:
         """Listens until torchrun has ended."""
         while self._process.poll() is None:
             ready = [key.fileobj for key, _ in self._selector.select(LOOK_SECONDS)]
-            # a rank that vanished before those that complain of it
-            for line in sorted(ready, key=lambda line: not self._vanished(line)):
+            for line in ready:
                 if line is self._listener:
                     self._accept()
                 elif isinstance(line, socket.socket):
@@ -157,16 +160,6 @@ class _Ranks:
             raise self._failure
         code = self._process.returncode
         raise TaskFailed("killed", f"torchrun exited with {code} and the ranks said nothing")
-
-    def _vanished(self, line: object) -> bool:
-        if line is self._listener or not isinstance(line, socket.socket):
-            return False
-        try:
-            return line.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
 
     def _accept(self) -> None:
         with suppress(BlockingIOError):
@@ -228,13 +221,17 @@ class _Ranks:
                 failure = TaskFailed("out_of_memory", "a rank was killed for want of memory")
             else:
                 failure = TaskFailed("killed", "a rank ended without an answer")
-            self._fail(failure)
+            self._fail(failure, vanished=True)
         if not self._heard:
             self._leave_within(EXIT_SECONDS)
 
-    def _fail(self, failure: TaskFailed) -> None:
-        if self._failure is None:  # the others complain of the one that failed first
-            self._failure = failure
+    def _fail(self, failure: TaskFailed, *, vanished: bool = False) -> None:
+        now = time.monotonic()
+        first = self._failure
+        complaint = first is not None and first.kind == "bug" and vanished
+        # the others complain of the one that failed first
+        if first is None or (complaint and now - self._failed < COMPLAINT_SECONDS):
+            self._failure, self._failed = failure, now
         self._leave_within(GRACE_SECONDS)
 
     def _leave_within(self, seconds: float) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 from anneal.training.deepspeed_files import restricted
+from anneal.training.rank import watch_parent
 
 
 def main(source: Path, target: Path, stage: int) -> int:
@@ -28,6 +30,8 @@ def main(source: Path, target: Path, stage: int) -> int:
         # stages 1 and 2 say nothing of tensor parallelism unless told: there is none here
         inject_missing_state=stage < 3,
     )
+    # should the leader be killed, nothing of it is to go on
+    threading.Thread(target=watch_parent, name="leader", daemon=True).start()
     with restricted():
         ds_to_universal.main(words)
     return 0

@@ -11,7 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from anneal.plan.means import Means
 from anneal.plan.protocol import Done, Failed, Progress, Request, parse
+from anneal.plan.values import LlamaShape, Phase, Portion, RunSpec, RunTask
+from anneal.store import Store, write_value
 
 pytestmark = pytest.mark.integration
 ENTRY = Path(__file__).with_name("ranks_entry.py")
@@ -27,14 +30,15 @@ class Started:
         self.folder = folder
         spec = folder / "task.json"
         spec.write_text(json.dumps(task))
-        self.worker = subprocess.Popen(
-            [sys.executable, str(ENTRY)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=open(folder / "errors", "wb"),
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-        )
+        with open(folder / "errors", "wb") as errors:
+            self.worker = subprocess.Popen(
+                [sys.executable, str(ENTRY)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                start_new_session=True,
+            )
         request = Request(task="t", spec=str(spec), log=str(folder / "log"))
         self.worker.stdin.write(request.model_dump_json().encode() + b"\n")
         self.worker.stdin.flush()
@@ -167,3 +171,21 @@ def test_started_by_a_person_a_rank_shows_progress_and_saves(tmp_path):
     rank.send_signal(signal.SIGTERM)
     assert rank.wait(PATIENCE) == 75
     assert (tmp_path / "checkpoint").exists()
+
+
+def test_a_run_of_engine_deepspeed_goes_to_ranks_and_what_they_say_comes_back(tmp_path):
+    phase = Phase(mixture=(Portion(source="a", content="absent", share=1.0),), tokens=256 * 8)
+    spec = RunSpec(start=LlamaShape(), phases=(phase,), tokenizer="t", vocabulary=64)
+    means = Means(engine="deepspeed", processes=2, device="cpu")
+    path = Store(tmp_path).run(spec.id) / "task.json"
+    write_value(path, RunTask(spec=spec, means=means, label="r", code="0"))
+    done = subprocess.run(
+        [sys.executable, "-m", "anneal", "run", str(path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "bad_data" in done.stderr and "absent" in done.stderr  # the tokens are not there
