@@ -101,9 +101,6 @@ def configuration(
         "communication_data_type": "fp32",
         "zero_optimization": {"stage": ds.stage},
     }
-    if means.long.sequence_parallel > 1:
-        config["sequence_parallel_size"] = means.long.sequence_parallel
-        config["train_batch_size"] = division.rows * division.places
     if precision == "bfloat16" and ds.stage:
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}

@@ -22,10 +22,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from anneal.errors import StoreError, TrainingError
-from anneal.plan.means import Means
+from anneal.plan.means import LongSequences, Means
 from anneal.plan.values import Optimiser
 from anneal.store import writing
 from anneal.training import deepspeed_files as files
+from anneal.training import long_sequences
 from anneal.training import model as models
 from anneal.training.deepspeed_config import configuration, divide
 from anneal.training.deepspeed_model import Loss, Rounded, embeddings, group_of, make_adam
@@ -89,13 +90,16 @@ class DeepSpeedEngine(Engine):
         )
         self.parameters = models.parameter_count(model)
         self.clip = optimiser.clip
+        long_sequences.check(model, means, precision=precision, sequences=[sequence])
+        self.long = means.long
         model.set_attn_implementation(models.attention_for(self.device, sequence))
+        long_sequences.prepare(model, self.long)
         model.train()
         self.model = model
         self._choose(trainable)
         start = {n: p.detach().clone() for n, p in model.named_parameters()} if self.leader else {}
         self._adam = make_adam(model, optimiser)
-        compiled = means.compile == "on" and self.stage < 3
+        compiled = means.compile == "on" and self.stage < 3 and self.long == LongSequences()
         self.engine = self._make(config, compiled)
         self._state = State(self.engine, self._adam, self.processes, self.stage)
         self._frozen: dict[str, Tensor] = {}
@@ -113,7 +117,8 @@ class DeepSpeedEngine(Engine):
         import deepspeed
 
         mixed = self.precision != "float32"
-        module: nn.Module = Loss(self.model, TILE[self.device.type], compiled=compiled)
+        tile, rank = TILE[self.device.type], self.processes.rank
+        module: nn.Module = Loss(self.model, tile, compiled=compiled, long=self.long, rank=rank)
         if self.stage == 3:
             # the loss takes the head's matrix itself, which ZeRO would not know to gather
             deepspeed.zero.register_external_parameter(module, models.head(self.model))
@@ -151,7 +156,7 @@ class DeepSpeedEngine(Engine):
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         size = self.division.micro
-        tokens = size * (rows.shape[1] - 1)
+        tokens = size * (rows.shape[1] - 1) // self.long.sequence_parallel  # of this process
         loss = torch.zeros((), device=self.device)
         norm: Any = None
         for number, at in enumerate(range(0, len(batch), size)):
