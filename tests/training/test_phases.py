@@ -16,6 +16,8 @@ from anneal.training.watch import Aborted, Interrupted
 from anneal.training.workbench import Workbench
 from tests.training import tiny
 
+pytestmark = pytest.mark.integration
+
 BOUNDARIES = tiny.means(keep=Keep(boundaries=True).model_dump())
 
 
