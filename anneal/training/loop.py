@@ -235,6 +235,7 @@ class Run:
             self.engine,
             data.step(data.phase.steps - 1),
             self.spec.score_sequence,
+            place=boundaries.place_of(self.spec, index),
             fresh=fresh,
         )
         self._read_back = index
