@@ -3,8 +3,9 @@
 Every launcher has the same rules, kept here: what a task needs comes first; among the ready tasks
 the longest goes first, since a long task begun last keeps one slot busy while the others stand
 idle (Graham 1969, "Bounds on multiprocessing timing anomalies": at most 4/3 of the best makespan);
-only `killed` is tried again, a bounded number of times; what needs a failed task is missing, with
-that reason; and after too many failures nothing more is begun.
+what the infrastructure failed is tried again, a bounded number of times, and what ran out of memory
+once, after the launcher has halved its micro-batch; what needs a failed task is missing, with that
+reason; and after too many failures nothing more is begun.
 
 A task may take several slots, and there is one rule more for it: the order is kept. When the next
 task does not fit into what is free, nothing else is begun until it does. What is free is then less
@@ -22,6 +23,7 @@ from collections.abc import Collection, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from anneal.launch.values import Outcome, Task
+from anneal.plan.failures import INFRASTRUCTURE
 from anneal.plan.values import Failure, FailureClass
 
 
@@ -31,7 +33,7 @@ class Board:
     Args:
         tasks: all of them, in the order of `outcomes`.
         done: identifiers of those that are finished already.
-        retries: how often a task of class `killed` is tried again.
+        retries: how often a task that the infrastructure failed is tried again.
         max_failures: after this many failures nothing more is begun; None never gives up.
 
     Raises:
@@ -55,6 +57,8 @@ class Board:
         self._news: list[Outcome] = []
         self._attempts: dict[str, int] = defaultdict(int)
         self._seconds: dict[str, float] = defaultdict(float)
+        self._lost: dict[str, int] = defaultdict(int)
+        self._smaller: dict[str, int] = {}
         self.failures = 0
         """Tasks that failed for good."""
         self._halted = ""
@@ -109,6 +113,7 @@ class Board:
                 ok=True,
                 attempts=self._attempts[task.id],
                 seconds=self._seconds[task.id],
+                micro_batch=self._smaller.get(task.id),
             )
         )
         for other in self._needed_by[task.id]:
@@ -116,10 +121,29 @@ class Board:
             if not self._waits[other] and other not in self._outcomes:
                 self._queue(self._tasks[other])
 
+    def may_shrink(self, task: Task) -> bool:
+        """Whether a task that ran out of memory would be tried again with less at once."""
+        return task.id not in self._smaller and not self._halted
+
     def fail(
-        self, task: Task, kind: FailureClass, message: str, *, log: str, seconds: float
+        self,
+        task: Task,
+        kind: FailureClass,
+        message: str,
+        *,
+        log: str,
+        seconds: float,
+        micro_batch: int | None = None,
     ) -> tuple[Failure, bool]:
         """The task failed.
+
+        Args:
+            task: that failed.
+            kind: its class.
+            message: why, in a line.
+            log: path of its log.
+            seconds: on a worker, in this attempt.
+            micro_batch: it ran out of memory, and its file now says this micro-batch.
 
         Returns:
             The failure, and whether the task was queued again.
@@ -127,7 +151,7 @@ class Board:
         self._seconds[task.id] += seconds
         attempts = self._attempts[task.id]
         failure = Failure(run=task.id, kind=kind, message=message, log=log, attempts=attempts)
-        if kind == "killed" and attempts <= self._retries and not self._halted:
+        if self._tried_again(task, kind, micro_batch):
             self._queue(task)
             return failure, True
         self.failures += 1
@@ -138,6 +162,7 @@ class Board:
                 failure=failure,
                 attempts=attempts,
                 seconds=self._seconds[task.id],
+                micro_batch=self._smaller.get(task.id),
             )
         )
         self._block(task, f"needs `{task.label}`, which failed ({kind})")
@@ -169,6 +194,17 @@ class Board:
     def outcomes(self) -> list[Outcome]:
         """One a task, in the order of the tasks."""
         return [self._outcomes[name] for name in self._order]
+
+    def _tried_again(self, task: Task, kind: FailureClass, micro_batch: int | None) -> bool:
+        if self._halted:
+            return False
+        if kind == "out_of_memory" and micro_batch is not None and task.id not in self._smaller:
+            self._smaller[task.id] = micro_batch
+            return True
+        if kind not in INFRASTRUCTURE:
+            return False
+        self._lost[task.id] += 1
+        return self._lost[task.id] <= self._retries
 
     def _queue(self, task: Task) -> None:
         if self._halted:

@@ -2,7 +2,8 @@
 
 `Live` listens to a launcher's events. On a terminal it draws a table on standard error, redrawn a
 few times a second by a thread of rich's whatever the number of events; elsewhere it writes a line
-now and then. Standard output is left alone: it is for data.
+now and then, and in the end a table of what failed (`failed`). Standard output is left alone: it is
+for data.
 
 The time left is measured, not promised: seconds per unit of size of the tasks finished so far, for
 each verb, times the size still to come, over the slots (`time_left`). Seconds on several slots
@@ -24,6 +25,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from anneal.launch.failed import Failed, failed_table
 from anneal.launch.values import (
     Advanced,
     Began,
@@ -85,6 +87,7 @@ class Live:
         self._outcomes: dict[str, Outcome] = {}
         self._last_failure = ""
         self._note = ""
+        self._failed: list[Failed] = []
 
     def __enter__(self) -> Self:
         if self._terminal:
@@ -112,6 +115,9 @@ class Live:
             missing = Counter(o.missing for o in self._outcomes.values() if o.missing)
             for reason, count in missing.items():
                 self.say(f"{count} missing: {reason}")
+        if self._failed:
+            self.say(failed_table(self._failed))
+            self._failed.clear()
 
     def __call__(self, event: Event) -> None:
         """Takes note of an event."""
@@ -223,9 +229,11 @@ class Live:
         failure, label = event.failure, self._tasks[event.task].label
         head = f"{label} ({failure.kind}): {failure.message}"
         if event.retry:
-            self.say(f"retried: {head}\n  log: {failure.log}")
+            how = "" if event.micro_batch is None else f" with micro-batch {event.micro_batch}"
+            self.say(f"retried{how}: {head}\n  log: {failure.log}")
         else:
             self._last_failure = f"last failure: {head}"
+            self._failed.append(Failed(label=label, failure=failure, again=event.again))
             self.say(f"failed: {head}\n  log: {failure.log}\n  again: {event.again}")
 
     def say(self, text: str) -> None:

@@ -9,8 +9,9 @@ one worker with the cores and devices of all of them (`pool`).
 
 What ends a worker, and what follows:
 
-* it answers `failed`: the task failed. After `non_finite`, `bad_data` and `aborted` the worker
-  goes on; after anything else it is replaced, since its memory or device may be in any state;
+* it answers `failed`: the task failed. After the classes of `SOUND` the worker goes on; after
+  anything else it is replaced, since its memory or device may be in any state. What ran out of
+  memory is tried once more with half the micro-batch (`shrink`);
 * it dies without an answer: its result decides if it exists (some libraries abort at exit, after
   the work is done), otherwise `process.cause_of_death` does;
 * it dies before it was ever ready, by itself: no task of its verb can run. When no worker of that
@@ -40,6 +41,7 @@ from pydantic import Field
 from anneal.launch.board import Board
 from anneal.launch.pool import Pool
 from anneal.launch.process import Worker, cause_of_death, tail
+from anneal.launch.shrink import shrink
 from anneal.launch.slots import available_cores, choose, make_slots, worker_environment
 from anneal.launch.values import (
     Advanced,
@@ -63,6 +65,8 @@ from anneal.values import Value
 
 TICK_SECONDS = 0.2
 """Longest wait between two looks at signals and at processes that died without a word."""
+SOUND: frozenset[FailureClass] = frozenset({"non_finite", "bad_data", "aborted", "network"})
+"""Failures that leave a worker as it was."""
 REPEAT = "python -m anneal"
 """How a person starts one task again: this, its verb and its spec."""
 
@@ -81,7 +85,8 @@ class Local(Value):
     pin: bool = True
     """Give each slot CPU cores of its own."""
     retries: int = Field(2, ge=0)
-    """How often a task that was killed is tried again; other failures never are."""
+    """How often a task is tried again that was killed, preempted, or let down by node, network or
+    disk. What ran out of memory is tried once more, with half the micro-batch; nothing else is."""
     fail_fast: bool = False
     """At the first failure begin nothing more, and stop what is under way."""
     max_failures: int | None = Field(None, gt=0)
@@ -233,7 +238,7 @@ class LocalLauncher(Launcher):
             on_event(Advanced(slot=worker.group.first, **news))
         elif isinstance(message, Failed):
             self._fail(worker, message.kind, message.message, board, on_event)
-            if message.kind not in ("non_finite", "bad_data", "aborted"):
+            if message.kind not in SOUND:
                 worker.kill()
                 self._pool.remove(worker)
         elif Path(task.done).exists():
@@ -272,11 +277,18 @@ class LocalLauncher(Launcher):
         worker.task = None
         log = worker.task_log if worker.task_log.exists() else worker.log
         seconds = time.monotonic() - worker.began
-        failure, retry = board.fail(task, kind, message, log=str(log), seconds=seconds)
-        again = f"{REPEAT} {task.verb} {shlex.quote(task.spec)}"
+        micro = shrink(task) if kind == "out_of_memory" and board.may_shrink(task) else None
+        failure, retry = board.fail(
+            task, kind, message, log=str(log), seconds=seconds, micro_batch=micro
+        )
         on_event(
             Stumbled(
-                task=task.id, slot=worker.group.first, failure=failure, retry=retry, again=again
+                task=task.id,
+                slot=worker.group.first,
+                failure=failure,
+                retry=retry,
+                again=f"{REPEAT} {task.verb} {shlex.quote(task.spec)}",
+                micro_batch=micro if retry else None,
             )
         )
 

@@ -2,7 +2,8 @@
 
 Everything here is non-blocking but `reap`. A process that ended without an answer is judged by how
 it ended (`cause_of_death`): the kernel's out-of-memory killer leaves a count, and that count tells
-a task that is too large (never retried) from a machine that took its process back (retried).
+a task that is too large (tried once more, smaller) from a machine that took its process back
+(tried again as it is).
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def cause_of_death(code: int, *, oom_kills: int) -> tuple[FailureClass, str]:
         with suppress(ValueError):
             return "killed", f"killed by {signal.Signals(number).name}"
     if code == PREEMPTED:
-        return "killed", "told to stop (SIGTERM) by someone other than the launcher"
+        return "preempted", "told to stop (SIGTERM) by someone other than the launcher"
     return "killed", f"exited with {code} without an answer"
 
 

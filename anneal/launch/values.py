@@ -69,6 +69,8 @@ class Outcome(Value):
     """On a worker, over all attempts."""
     skipped: bool = False
     """Its result existed before."""
+    micro_batch: int | None = None
+    """Sequences at once with which it was tried again after it had run out of memory."""
 
 
 class Planned(Value):
@@ -111,6 +113,8 @@ class Stumbled(Value):
     retry: bool
     again: str
     """Command that repeats this one task."""
+    micro_batch: int | None = None
+    """Sequences at once with which it is retried, where it ran out of memory."""
 
 
 class Settled(Value):

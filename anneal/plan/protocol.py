@@ -45,6 +45,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from anneal.errors import AnnealError
+from anneal.plan.failures import class_of
 from anneal.plan.values import FailureClass
 from anneal.values import Value
 
@@ -258,26 +259,8 @@ class _Person:
 
 
 def failure_class(error: BaseException) -> FailureClass:
-    """The class of a failure by its exception.
-
-    Known by name or text rather than type are PyTorch's two ways to run out of memory
-    (`torch.OutOfMemoryError` on a GPU, a RuntimeError of the CPU allocator), since this module
-    cannot import torch.
-    """
-    if isinstance(error, TaskFailed):
-        return error.kind
-    out_of_memory = (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-    )
-    if out_of_memory:
-        return "out_of_memory"
-    if isinstance(error, FloatingPointError):
-        return "non_finite"
-    if isinstance(error, AnnealError):  # what it was given cannot be used, and it said why
-        return "bad_data"
-    return "bug"
+    """The class of a failure by its exception: as a `TaskFailed` says, otherwise `class_of`."""
+    return error.kind if isinstance(error, TaskFailed) else class_of(error)
 
 
 class _Worker:

@@ -14,8 +14,21 @@ from anneal.plan.means import Means
 from anneal.sources.values import Name
 from anneal.values import Value, address
 
-FailureClass = Literal["non_finite", "out_of_memory", "killed", "bad_data", "aborted", "bug"]
-"""Only `killed` is an infrastructure failure, and only it is retried. `aborted`: a gate or an abort
+FailureClass = Literal[
+    "killed",
+    "preempted",
+    "node_lost",
+    "network",
+    "disk_full",
+    "out_of_memory",
+    "non_finite",
+    "bad_data",
+    "aborted",
+    "bug",
+]
+"""The first five are the infrastructure's and are tried again; `out_of_memory` is, once, with half
+the micro-batch (see `failures`); nothing else is. `killed`: the process died without an answer.
+`preempted`: it was told to stop by someone other than the launcher. `aborted`: a gate or an abort
 rule of the run's own (`Watch`) said no."""
 
 

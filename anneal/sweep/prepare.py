@@ -114,6 +114,6 @@ def _raise_failure(outcome: Outcome, steps: tuple[PrepareStep, ...]) -> None:
         return
     label = next(s.label for s in steps if s.id == outcome.task)
     message, _, hint = failure.message.partition(" hint: ")
-    if failure.kind == "bad_data":
+    if failure.kind in ("bad_data", "network", "disk_full"):
         raise SourceError(message, hint=hint)
     raise SourceError(f"{label}: {failure.kind}: {message}", hint=f"see {failure.log}")

@@ -23,6 +23,9 @@ from anneal.launch.values import (
     Stumbled,
     Task,
 )
+from anneal.plan.means import Means
+from anneal.plan.values import LlamaShape, Phase, Portion, RunSpec, RunTask
+from anneal.store import read_value, write_value
 
 WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
 
@@ -45,6 +48,26 @@ def make_task(
         total=spec.get("steps", 0),
         slots=slots,
     )
+
+
+def make_run(folder: Path, name: str, *, most: int, batch: int = 8, micro: int | None = None):
+    """A task with a real task file, that runs out of memory above `most` sequences at once."""
+    task = make_task(folder, name)
+    phase = Phase(
+        mixture=(Portion(source="web", content="web", share=1.0),),
+        tokens=batch * 16,
+        batch=batch,
+        sequence=16,
+    )
+    label = {"do": "fits", "done": task.done, "most": most, "batch": batch}
+    run = RunTask(
+        spec=RunSpec(start=LlamaShape(), phases=(phase,), tokenizer="t", vocabulary=99),
+        means=Means(micro_batch=micro),
+        label=json.dumps(label),
+        code="test",
+    )
+    write_value(Path(task.spec), run)
+    return task
 
 
 def shown(task: Task):
@@ -155,6 +178,33 @@ class LauncherContract:
         assert len(attempts(task)) == 2
         self.launch(tmp_path, [other], retries=0)
         assert len(attempts(other)) == 1
+
+    def test_what_the_infrastructure_failed_is_retried(self, tmp_path):
+        full = make_task(tmp_path, "full", "full_disk")
+        far = make_task(tmp_path, "far", "unreachable")
+        outcomes, events = self.launch(tmp_path, [full, far], retries=1)
+        assert outcomes["full"].ok
+        assert outcomes["far"].failure.kind == "network"
+        assert [outcomes[name].attempts for name in ("full", "far")] == [2, 2]
+        stumbles = [e for e in events if isinstance(e, Stumbled) and e.task == "full"]
+        assert [(e.failure.kind, e.retry) for e in stumbles] == [("disk_full", True)]
+
+    def test_out_of_memory_is_retried_once_with_half_the_micro_batch(self, tmp_path):
+        fits, never = make_run(tmp_path, "a", most=4), make_run(tmp_path, "b", most=1)
+        given, single = make_run(tmp_path, "c", most=1, micro=2), make_run(tmp_path, "d", most=0)
+        outcomes, events = self.launch(tmp_path, [fits, never, given, single], retries=0)
+        assert shown(fits) == {"micro_batch": 4}
+        assert shown(given) == {"micro_batch": 1}
+        assert [(o.ok, o.attempts, o.micro_batch) for o in outcomes.values()] == [
+            (True, 2, 4),
+            (False, 2, 4),
+            (True, 2, 1),
+            (False, 2, 4),
+        ]
+        assert outcomes["b"].failure.kind == "out_of_memory"
+        told = [e.micro_batch for e in events if isinstance(e, Stumbled) and e.task == "b"]
+        assert told == [4, None]
+        assert read_value(Path(never.spec), RunTask).means.micro_batch == 4
 
     @pytest.mark.parametrize(
         ("kind", "do", "spec", "message"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from anneal.launch.board import Board
 from anneal.launch.values import Task
+from anneal.plan.failures import INFRASTRUCTURE
 
 
 def task(name: str, *needs: str, size: float = 1.0, slots: int = 1) -> Task:
@@ -37,7 +38,7 @@ def graphs(draw) -> list[Task]:
 @given(graphs(), st.data())
 def test_every_task_is_settled_once_in_an_order_that_keeps_needs(tasks, data):
     """Whatever fails, dies or ends in whatever order, on three slots."""
-    kinds = ["ok", "killed", "bug"]
+    kinds = ["ok", "killed", "disk_full", "bug"]
     done = {t.id for t in tasks if data.draw(st.booleans())}
     limit = data.draw(st.none() | st.integers(1, 3))
     board = Board(tasks, done=done, retries=1, max_failures=limit)
@@ -117,6 +118,35 @@ def test_a_killed_task_is_not_retried_after_a_halt():
     assert not retry
     assert board.finished
     assert failure.kind == "killed"
+
+
+@pytest.mark.parametrize("kind", sorted(INFRASTRUCTURE))
+def test_what_the_infrastructure_failed_is_tried_again_a_bounded_number_of_times(kind):
+    board = Board([task("a")], retries=2)
+    retried = []
+    while not board.finished:
+        retried.append(board.fail(board.take(), kind, "why", log="l", seconds=1.0)[1])
+    assert retried == [True, True, False]
+    (outcome,) = board.outcomes()
+    assert (outcome.failure.kind, outcome.attempts, outcome.seconds) == (kind, 3, 3.0)
+
+
+def test_out_of_memory_is_tried_once_more_and_only_with_less_at_once():
+    """Whatever else befalls it meanwhile, and however often the infrastructure may fail it."""
+    board = Board([task("a"), task("b", size=0)], retries=1)
+    first = board.take()
+    assert board.may_shrink(first)
+    fail = dict(log="l", seconds=1.0)
+    assert board.fail(first, "out_of_memory", "why", **fail, micro_batch=4)[1]
+    assert not board.may_shrink(board.take())
+    assert board.fail(first, "killed", "why", **fail)[1]
+    board.take()
+    failure, retry = board.fail(first, "out_of_memory", "why", **fail, micro_batch=2)
+    assert not retry
+    assert failure.attempts == 3
+    other = board.take()
+    assert not board.fail(other, "out_of_memory", "why", **fail)[1]
+    assert [o.micro_batch for o in board.outcomes()] == [4, None]
 
 
 def test_what_a_done_task_needs_is_not_asked_for():

@@ -358,7 +358,7 @@ class TestCauses:
             (-9, 0, "killed", "SIGKILL"),
             (-11, 3, "killed", "SIGSEGV"),
             (143, 0, "killed", "SIGTERM"),
-            (75, 0, "killed", "told to stop"),
+            (75, 0, "preempted", "told to stop"),
             (1, 0, "killed", "exited with 1"),
         ],
     )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import aiohttp
+import fsspec.exceptions
+import httpx2
 import pytest
+import requests
 from pydantic import ValidationError
 
-from anneal.errors import StoreError
+from anneal.errors import SourceError, StoreError
 from anneal.plan.protocol import (
     Done,
     Failed,
@@ -159,6 +165,18 @@ def test_messages_survive_the_wire():
     assert json.loads(line)["event"] == "failed"
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    """As `raise error from cause` leaves it."""
+    error.__cause__ = cause
+    return error
+
+
+def safetensors(text: str) -> Exception:
+    from safetensors import SafetensorError
+
+    return SafetensorError(text)
+
+
 class OutOfMemoryError(RuntimeError):
     """Named as torch names its own."""
 
@@ -177,8 +195,26 @@ class OutOfMemoryError(RuntimeError):
         ),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "bug"),
         (FloatingPointError("loss nan"), "non_finite"),
-        (StoreError("disk full"), "bad_data"),
+        (StoreError("lock held"), "bad_data"),
         (ValueError("x"), "bug"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (caused(StoreError("shards: disk full"), OSError(errno.EDQUOT, "quota")), "disk_full"),
+        (safetensors("I/O error: No space left on device (os error 28)"), "disk_full"),
+        (ConnectionResetError(), "network"),
+        (BrokenPipeError(), "bug"),
+        (TimeoutError(), "network"),
+        (OSError(errno.EHOSTUNREACH, "no route"), "network"),
+        (socket.gaierror(-2, "Name or service not known"), "network"),
+        (caused(SourceError("s3://b/x: no answer"), ConnectionRefusedError()), "network"),
+        (caused(SourceError("x: no such file"), FileNotFoundError()), "bad_data"),
+        (httpx2.ConnectTimeout("slow"), "network"),
+        (requests.ConnectionError("refused"), "network"),
+        (requests.HTTPError("404"), "bug"),
+        (aiohttp.ServerDisconnectedError(), "network"),
+        (fsspec.exceptions.FSTimeoutError(), "network"),
+        (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("std::bad_alloc"), "out_of_memory"),
+        (caused(RuntimeError("step failed"), MemoryError()), "out_of_memory"),
     ],
 )
 def test_failure_class(error, kind):

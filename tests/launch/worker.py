@@ -6,6 +6,7 @@ The spec is JSON: {"do": WHAT, "done": PATH, ...}. Run as `python worker.py VERB
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from anneal.errors import SourceError
 from anneal.plan.protocol import Report, Stopped, TaskFailed, serve
+from anneal.store import disk_errors
 
 
 def handle(path: str, report: Report) -> None:
     spec = json.loads(Path(path).read_text())
+    if "means" in spec:  # a real task file: its label says what to do
+        spec = json.loads(spec["label"]) | {"micro_batch": spec["means"]["micro_batch"]}
     done = Path(spec["done"])
     with open(done.with_suffix(".trace"), "a") as trace:
         trace.write(f"{os.getpid()} {time.monotonic()}\n")
@@ -76,6 +80,27 @@ def allocate(spec, report):
     limit = 1 << 30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return len(bytearray(16 * limit))
+
+
+def fits(spec, report):
+    """Runs out of memory with more than `most` sequences at once."""
+    if (spec["micro_batch"] or spec["batch"]) > spec["most"]:
+        raise MemoryError
+    return {"micro_batch": spec["micro_batch"]}
+
+
+def full_disk(spec, report):
+    """Fills the disk once; by the next attempt somebody has made space."""
+    marker = Path(spec["done"]).with_suffix(".full")
+    if marker.exists():
+        return "ok"
+    marker.touch()
+    with disk_errors(marker):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def unreachable(spec, report):
+    raise SourceError("s3://bucket/books: it does not answer") from ConnectionRefusedError()
 
 
 def overflow(spec, report):
@@ -158,7 +183,8 @@ def show(spec, report):
 WHAT = {
     what.__name__: what
     for what in (
-        *(nothing, steps, sleep, fail, crash, unreadable, allocate, overflow, junk),
+        *(nothing, steps, sleep, fail, crash, unreadable, allocate, overflow, junk, fits),
+        *(full_disk, unreachable),
         *(exit_now, system_exit, abort_after, child, show, span, ranks),
     )
 }
