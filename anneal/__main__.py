@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from anneal import words as spelt
 from anneal.errors import AnnealError, SettingsError
-from anneal.table.about import COSTS, TABLE
 
 if TYPE_CHECKING:
     from anneal.table.commands import Options
@@ -79,20 +79,23 @@ def _parser() -> argparse.ArgumentParser:
         ("sweep", _sweep, "prepare, plan, run, fit, decide and report; again: go on from there"),
         ("plan", _plan, "show every run with its price, before anything is spent"),
         ("status", _status, "one row per run of a sweep, with its evidence"),
+        ("cancel", _cancel, "have what runs in a sweep's store save its work and stop"),
+        ("gc", _gc, "list what nothing in a sweep's store needs any more, and delete it"),
     ):
         made = verb(name, function, about)
         made.add_argument(
             "words", nargs="*", metavar="[SWEEP.yaml] [key=value ...]", help="default: the demo"
         )
-        if name == "status":
-            made.add_argument("--export", type=Path, metavar="FILE", help=".parquet or .csv")
-        if name == "sweep":
-            made.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
-            made.add_argument("--max-failures", type=int, metavar="N", help="stop after N failures")
-            made.add_argument("--dry-run", action="store_true", help="the same as plan")
-
-    _pretrain_verb(verb)
-    _table_verbs(verb)
+        if name in {"sweep", "status", "gc"}:
+            getattr(spelt, name)(made)
+    spelt.why(verb("why", _why, "which field made a run a new one: the nearest finished run"))
+    spelt.pretrain(
+        verb("pretrain", _pretrain, "carry the decision out: the full run, phase after phase")
+    )
+    made = verb("fit", _fit, "fit laws to a plain table of results, no sweep needed")
+    spelt.table(made, costs=False)
+    made = verb("allocate", _allocate, "split a budget over a table's sources")
+    spelt.table(made, costs=True)
     made = verb("run", _run, "carry out one run, or serve runs to a launcher")
     made.add_argument(
         "spec", nargs="?", type=Path, help="a task file in the store; served: to get ready for"
@@ -113,95 +116,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE [SWEEP.yaml] [key=value ...]",
         help="a source with a step of kind `synthesize`",
     )
-    _model_verbs(verb)
-    return parser
-
-
-def _pretrain_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """`pretrain`: a decision carried out."""
-    made = verb("pretrain", _pretrain, "carry the decision out: the full run, phase after phase")
-    made.add_argument(
-        "words",
-        nargs="*",
-        metavar="[SWEEP.yaml | DECISION.json] [key=value ...]",
-        help="default: the demo and its own decision",
+    spelt.export(
+        verb("export", _export, "make a model folder for transformers and vLLM of a run's weights")
     )
-    made.add_argument(
-        "--dry-run", action="store_true", help="show tokens, steps, FLOPs, hours, USD and disk"
-    )
-    made.add_argument("--decision", type=Path, metavar="FILE", help="another decision.json")
-    made.add_argument(
-        "--from", dest="begin", metavar="PHASE", help="begin with this phase, after the one before"
-    )
-
-
-def _model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """`export` and `evaluate`: the weights of a run, as a model that others load."""
     from anneal.evaluation.words import add_words
 
-    made = verb(
-        "export", _export, "make a model folder for transformers and vLLM of a run's weights"
+    add_words(
+        verb("evaluate", _evaluate, "measure an exported model on local tasks and on programs")
     )
-    made.add_argument("run", metavar="RUN", help="a run's id or its beginning, or weights' folder")
-    made.add_argument("folder", type=Path, metavar="FOLDER", help="to make")
-    made.add_argument("--phase", metavar="NAME", help="the state after this phase")
-    made.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    made.add_argument(
-        "--tokenizer", type=Path, metavar="FOLDER", help="of the store; where RUN does not tell it"
-    )
-    made.add_argument("--store", type=Path, default=Path("store"), metavar="FOLDER")
-    made = verb("evaluate", _evaluate, "measure an exported model on local tasks and on programs")
-    add_words(made)
-
-
-def _table_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """`fit` and `allocate`: a plain table of anyone's results, no sweep needed."""
-    for name, function, about, epilog in (
-        ("fit", _fit, "fit laws to a plain table of results, no sweep needed", TABLE),
-        ("allocate", _allocate, "split a budget over a table's sources", f"{TABLE}\n{COSTS}"),
-    ):
-        made = verb(name, function, about)
-        made.formatter_class = argparse.RawDescriptionHelpFormatter
-        made.epilog = epilog
-        made.add_argument("table", type=Path, metavar="TABLE", help="CSV or Parquet, one row a run")
-        if name == "allocate":
-            made.add_argument(
-                "--costs", type=Path, required=True, metavar="FILE", help="YAML, see below"
-            )
-        made.add_argument(
-            "--at",
-            action="append",
-            default=[],
-            metavar="TOKENS",
-            help="a budget to look at (800000, 8e5, 800k); may be given again",
-        )
-        made.add_argument(
-            "--column",
-            action="append",
-            default=[],
-            metavar="NAME=HEADER",
-            help="read the column HEADER as NAME; may be given again",
-        )
-        made.add_argument(
-            "--pool",
-            action="append",
-            default=[],
-            metavar="SOURCE=TOKENS",
-            help="unique tokens of a source that exist; may be given again",
-        )
-        made.add_argument("--target", metavar="NAME", help="judge by this target alone")
-        made.add_argument("--noise", type=float, metavar="SD", help="of a score between seeds")
-        made.add_argument(
-            "--higher-is-better",
-            action="store_true",
-            help="scores are accuracies in [0, 1), taken as 1 - score",
-        )
-        made.add_argument("--draws", type=int, default=400, metavar="N", help="of the law: 400")
-        made.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws: 0")
-        made.add_argument("--json", type=Path, metavar="FILE", help="every number, unrounded")
-        made.add_argument(
-            "--out", type=Path, metavar="FOLDER", help="a page with figures, Markdown and JSON"
-        )
+    return parser
 
 
 def _sweep_file(words: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -248,7 +171,38 @@ def _status(words: argparse.Namespace) -> int:
     from anneal import settings
     from anneal.sweep.show import show_status
 
-    show_status(settings.load(*_sweep_file(words.words)), words.export)
+    ask = settings.load(*_sweep_file(words.words))
+    if words.watch:
+        from anneal.sweep.watch import watch
+
+        watch(ask)
+        if words.export is None:
+            return 0
+    show_status(ask, words.export)
+    return 0
+
+
+def _why(words: argparse.Namespace) -> int:
+    from anneal import settings
+    from anneal.sweep.why import why
+
+    why(settings.load(*_sweep_file(words.words)), words.run)
+    return 0
+
+
+def _cancel(words: argparse.Namespace) -> int:
+    from anneal import settings
+    from anneal.sweep.cancel import cancel
+
+    cancel(settings.load(*_sweep_file(words.words)))
+    return 0
+
+
+def _gc(words: argparse.Namespace) -> int:
+    from anneal import settings
+    from anneal.sweep.gc import collect
+
+    collect(settings.load(*_sweep_file(words.words)), delete=words.delete, cache=words.cache)
     return 0
 
 

@@ -26,13 +26,14 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -40,6 +41,25 @@ from anneal.errors import StoreError
 from anneal.values import Value
 
 V = TypeVar("V", bound=Value)
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|writing)")
+"""Names under which files and folders are written before they are renamed."""
+
+
+class Holder(Value):
+    """Who holds a store."""
+
+    what: str
+    """The verb and what it is about: `sweep demo`."""
+    process: int
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.what} (process {self.process} on {self.host})"
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on this machine."""
+        return self.host == socket.gethostname()
 
 
 class Store:
@@ -95,6 +115,57 @@ class Store:
     def cache(self, name: str) -> Path:
         return self.root / "cache" / name
 
+    def folders(
+        self, room: Literal["documents", "tokens", "boundaries", "sweeps", "pretrain", "cache"]
+    ) -> list[Path]:
+        """Folders in a part of the store, sorted; without those still being written."""
+        folder = self.root / room
+        if not folder.is_dir():
+            return []
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+    def temporaries(self) -> list[Path]:
+        """Files and folders that somebody writes, or was killed writing; caches left out."""
+        found: list[Path] = []
+        for place, folders, files in os.walk(self.root):
+            here = Path(place)
+            found += [here / n for n in (*folders, *files) if TEMPORARY.fullmatch(n)]
+            inner = [n for n in folders if not TEMPORARY.fullmatch(n)]
+            folders[:] = [n for n in inner if here != self.root or n != "cache"]
+        return sorted(found)
+
+    def last_holder(self) -> Holder | None:
+        """Who took the store last and did not give it back: it may have been killed since."""
+        try:
+            text = (self.root / "lock").read_text(encoding="utf-8")
+        except OSError:
+            return None
+        found = re.fullmatch(r"(.*) \(process (\d+) on (.*)\)", text.strip(), re.DOTALL)
+        if found is None:
+            return None
+        return Holder(what=found[1], process=int(found[2]), host=found[3])
+
+    def taken(self) -> float | None:
+        """When the store was taken last, by the clock of its disk; None when it never was."""
+        try:
+            return (self.root / "lock").stat().st_mtime
+        except OSError:
+            return None
+
+    def holder(self) -> Holder | None:
+        """Who holds the store now; None when nobody does.
+
+        Asking is not holding, but for the instant in which nobody else does.
+        """
+        try:
+            with open(self.root / "lock", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self.last_holder()
+        except OSError:
+            return None
+        return None
+
     @contextmanager
     def lock(self, owner: str) -> Iterator[None]:
         """Holds the store for one sweep; the kernel frees it when the process dies.
@@ -114,7 +185,7 @@ class Store:
                     hint="wait for it, stop it, or give this sweep its own store=FOLDER",
                 ) from None
             file.truncate(0)
-            file.write(f"{owner} (process {os.getpid()} on {socket.gethostname()})")
+            file.write(str(Holder(what=owner, process=os.getpid(), host=socket.gethostname())))
             file.flush()
             yield
             file.truncate(0)
