@@ -78,7 +78,7 @@ def watch(
 ) -> None:
     """Shows a sweep until all its runs are finished or Ctrl-C comes.
 
-    On a terminal the picture is redrawn; elsewhere a line is written whenever it has changed.
+    On a terminal the picture is redrawn; elsewhere a line is written when a run's state changes.
 
     Raises:
         StoreError: it was never started, and nothing prepares it either.
@@ -100,9 +100,9 @@ def watch(
                 told = summary(standings, holder, rate)
                 if live is not None:
                     live.update(picture(standings, told), refresh=True)
-                elif told != said:
+                elif (plain := summary(standings, holder, 0.0)) != said:
                     out.print(told, markup=False, highlight=False, soft_wrap=True)
-                    said = told
+                    said = plain
                 if standings and all(s.state == "finished" for s in standings):
                     return
                 sleep(seconds)
