@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carries out one command line; returns the exit code."""
     parser = _parser()
     words = parser.parse_args(arguments)
-    if words.verb in (_sweep, _pretrain):
+    if words.verb in (_sweep, _pretrain, _prepare, _synthesize):
         signal.signal(signal.SIGTERM, _preempt)
     try:
         return int(words.verb(words))

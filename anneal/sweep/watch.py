@@ -185,7 +185,7 @@ def summary(standings: Sequence[Standing], holder: Holder | None, rate: float) -
     words += [f"{counts['missing']} missing"] if counts["missing"] else []
     left = sum(s.total - s.tokens for s in standings)
     if rate > 0 and left:
-        words.append(f"about {left / rate / 60:.0f} min left at {rate:,.0f} tokens/s")
+        words.append(f"about {_span(left / rate)} left at {rate:,.0f} tokens/s")
     return f"{', '.join(words)}; {who}"
 
 
@@ -207,6 +207,12 @@ def picture(standings: Sequence[Standing], told: str) -> RenderableType:
     if len(rows) > MOST_ROWS:
         table.add_row("", f"and {len(rows) - MOST_ROWS} more")
     return Group(*([table] if rows else []), Text(told, style="bold"))
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _runs(ask: Sweep, store: Store, holder: Holder | None) -> list[tuple[str, str, int]]:

@@ -2,14 +2,15 @@
 
 A run is what it trains on and how (`RunSpec`), so a run that is not found finished differs from
 every finished one in at least one leaf of its spec. The finished run with the fewest differing
-leaves is the one that a person took it for; those leaves are the answer. Mixtures are compared by
-source and targets by name, so that a source more is one difference and no shift of all others.
+leaves is the one that a person took it for; those leaves are the answer. Among equals, runs that
+the plan lacks come first: its own are meant to differ, in seed or source. Mixtures are compared
+by source and targets by name, so that a source more is one difference and no shift of all others.
 Content addresses say nothing to people: each is told with the source whose tokens it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +39,13 @@ class Known:
         spec: what it is.
         label: for people.
         finished: whether it has a result.
+        planned: whether it is of the sweep's plan.
     """
 
     spec: RunSpec
     label: str
     finished: bool
+    planned: bool = False
 
 
 def why(ask: Sweep, run: str) -> None:
@@ -64,7 +67,7 @@ def why(ask: Sweep, run: str) -> None:
     if not others:
         out.print("No other run of this store is finished: there is nothing to compare with.")
         return
-    other = nearest(asked.spec, others)
+    other = nearest(asked.spec, others, last={i for i, r in runs.items() if r.planned})
     rows = differing(asked.spec, others[other])
     out.print(
         f"nearest finished run: {other} ({runs[other].label}), {len(rows)} of "
@@ -96,13 +99,21 @@ def differing(spec: RunSpec, other: RunSpec) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def nearest(spec: RunSpec, others: Mapping[str, RunSpec]) -> str:
-    """The id of the spec with the fewest differing leaves; the first by id among equals."""
+def nearest(
+    spec: RunSpec, others: Mapping[str, RunSpec], *, last: Collection[str] = frozenset()
+) -> str:
+    """The id of the spec with the fewest differing leaves.
+
+    Args:
+        spec: compared with.
+        others: by id; one at least.
+        last: ids that come after the others among equals; then the first by id.
+    """
     ours = set(_hashable(leaves(spec)))
 
-    def distance(item: tuple[str, RunSpec]) -> tuple[int, str]:
+    def distance(item: tuple[str, RunSpec]) -> tuple[int, bool, str]:
         apart = ours ^ set(_hashable(leaves(item[1])))
-        return len({name for name, _ in apart}), item[0]
+        return len({name for name, _ in apart}), item[0] in last, item[0]
 
     return min(others.items(), key=distance)[0]
 
@@ -112,7 +123,9 @@ def known_runs(ask: Sweep, store: Store) -> dict[str, Known]:
     runs: dict[str, Known] = {}
     if (store.sweep(ask.name) / "plan.json").exists():
         for run in planned(store.sweep(ask.name)):
-            runs[run.spec.id] = Known(run.spec, run.label, _finished(store, run.spec.id))
+            runs[run.spec.id] = Known(
+                run.spec, run.label, _finished(store, run.spec.id), planned=True
+            )
     for name in store.runs():
         if name in runs:
             continue

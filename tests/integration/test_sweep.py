@@ -113,6 +113,23 @@ def test_plan_and_status_and_export(finished):
     assert {"bpb aim", "bpb guard", "weights", "shares", "code"} <= set(table)
 
 
+def test_watch_why_gc_and_cancel_of_a_finished_sweep(finished):
+    watched = anneal(finished, "status", "small.yaml", "--watch")
+    assert watched.returncode == 0, watched.stderr
+    assert watched.stdout.endswith(" runs finished; nothing runs here now\n")
+    run = Store(finished / "store").runs()[0]
+    why = anneal(finished, "why", run[:12], "small.yaml")
+    assert why.returncode == 0, why.stderr
+    assert why.stdout.startswith(f"run {run} (") and "nearest finished run: " in why.stdout
+    before = measured(finished)
+    gc = anneal(finished, "gc", "small.yaml", "--delete")
+    assert gc.returncode == 0, gc.stderr
+    assert "0 things, 0 B deleted" in gc.stdout  # a finished sweep leaves nothing behind
+    assert measured(finished) == before
+    cancel = anneal(finished, "cancel", "small.yaml")
+    assert cancel.returncode == 2 and "nothing runs here" in cancel.stderr
+
+
 def test_a_new_source_starts_only_its_own_runs(finished, tmp_path):
     folder = tmp_path / "c"
     shutil.copytree(finished, folder)

@@ -403,3 +403,10 @@ def test_live_follows_a_real_launch(tmp_path, capsys):
     assert f"  again: python -m anneal run {tmp_path}/bad.spec\n" in err
     assert "1/3 finished, 1 failed, 1 missing" in err
     assert "1 missing: needs `task bad`, which failed (non_finite)" in err
+    end = err[err.index("\n1 failed\n") :]
+    assert end.split()[:5] == ["1", "failed", "task", "bad", "non_finite"]
+    assert (
+        "anneal.plan.protocol.TaskFailed: loss [nan] at step 3"
+        in Path(tmp_path / "logs" / "bad.log").read_text()
+    )
+    assert end.endswith(f"python -m anneal run {tmp_path}/bad.spec\n")

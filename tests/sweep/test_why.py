@@ -11,10 +11,6 @@ from tests.sweep.standing import BASE, begin, finish, plan, spec
 from tests.training import tiny
 
 
-def cells(out: str) -> list[list[str]]:
-    return [[cell for cell in line.split("  ") if cell.strip()] for line in out.splitlines()]
-
-
 def test_one_field_is_found_among_all():
     made = spec()
     other = made.model_copy(update={"optimiser": Optimiser(beta2=0.99)})
@@ -44,6 +40,8 @@ def test_the_nearest_has_the_fewest_differing_fields():
         "c": spec(seed=3),
     }
     assert nearest(made, others) == "b"
+    assert nearest(made, others, last={"b"}) == "c"  # as near, and not of the same plan
+    assert nearest(made, others, last=set("abc")) == "b"
 
 
 def test_it_names_sources_behind_addresses_and_labels_behind_runs(ask, tmp_path, capsys):
