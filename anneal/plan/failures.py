@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 
 from anneal.errors import AnnealError
 from anneal.plan.values import FailureClass, RunTask
@@ -28,6 +29,12 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNREACHABLE = frozenset(
     {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT}
 )
+SHORT_WRITES = (
+    r"No space left on device",
+    r"^\d+ requested and \d+ written$",
+    r"inline_container.*unexpected pos|PytorchStreamWriter failed writing",
+)
+"""What safetensors, numpy and torch's zip writer say of a full disk, all without its number."""
 NO_MEMORY = ("can't allocate memory", "out of memory", "std::bad_alloc", "ALLOC_FAILED")
 """In the texts of the RuntimeErrors of torch's allocators and of CUDA's libraries."""
 NETWORKED = {
@@ -99,8 +106,7 @@ def _out_of_memory(error: BaseException) -> bool:
 def _no_space(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return True
-    # safetensors and torch's zip writer say it in words alone
-    return "No space left on device" in str(error)
+    return any(re.search(words, str(error)) for words in SHORT_WRITES)
 
 
 def _unreachable(error: BaseException) -> bool:

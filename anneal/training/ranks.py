@@ -43,8 +43,8 @@ GRACE_SECONDS = 2.0
 EXIT_SECONDS = 30.0
 """How long ranks and torchrun may take to leave once the work is over."""
 COMPLAINT_SECONDS = 1.0
-"""A rank whose neighbour vanished fails too, with what looks like a bug of its own, and may say so
-before the neighbour's line is seen to close."""
+"""A rank whose neighbour vanished fails too, with what looks like a bug or a network's failure, and
+may say so before the neighbour's line is seen to close."""
 LOOK_SECONDS = 0.2
 
 _WORD: TypeAdapter[Progress | Done | Failed | Left] = TypeAdapter(Progress | Done | Failed | Left)
@@ -228,7 +228,7 @@ class _Ranks:
     def _fail(self, failure: TaskFailed, *, vanished: bool = False) -> None:
         now = time.monotonic()
         first = self._failure
-        complaint = first is not None and first.kind == "bug" and vanished
+        complaint = first is not None and first.kind in {"bug", "network"} and vanished
         # the others complain of the one that failed first
         if first is None or (complaint and now - self._failed < COMPLAINT_SECONDS):
             self._failure, self._failed = failure, now

@@ -200,6 +200,8 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (caused(StoreError("shards: disk full"), OSError(errno.EDQUOT, "quota")), "disk_full"),
         (safetensors("I/O error: No space left on device (os error 28)"), "disk_full"),
+        (OSError("100000 requested and 25584 written"), "disk_full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 5"), "disk_full"),
         (ConnectionResetError(), "network"),
         (BrokenPipeError(), "bug"),
         (TimeoutError(), "network"),
