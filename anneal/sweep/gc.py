@@ -1,18 +1,18 @@
 """What a store holds that nothing needs any more: listed, sized, and deleted where told to.
 
 A thing is needed when something that stays refers to it. The roots are the runs of every plan
-(of sweeps and of full runs), every finished run, every decision, and the steps that prepare the
-sweep at hand; from them follow tokens, the documents these were made of and what those were made
-from, and the boundaries of every run. What is left over:
+(of sweeps and of full runs), every run that is finished or was written to just now, every decision,
+and the steps that prepare the sweep at hand. From them follow tokens, the documents these were made
+of and what those were made from, and the boundaries of every run. What is left over:
 
     temporary           of writers that were killed: nobody wrote there for `QUIET_SECONDS`
     checkpoints         of finished runs
     tokens, documents, boundaries       that no root refers to
     caches              with `--cache` alone: made, and paid for, again when they are needed
 
-Results, predictions, plans, reports and tokenizers are never touched. A sweep that prepared its
-sources and was never planned refers to nothing yet, so while there is one all tokens and documents
-stay. Nothing is judged while somebody holds the store.
+Results, predictions, plans, reports and tokenizers are never touched. A sweep or full run that
+prepared its sources and was never planned refers to nothing yet, so while there is one all tokens
+and documents stay. Nothing is judged while somebody holds the store.
 """
 
 from __future__ import annotations
@@ -109,12 +109,16 @@ def needs(ask: Sweep, store: Store) -> Needed:
         found.contents |= _decided(folder / "report" / "decision.json")
     for folder in store.folders("pretrain"):
         found.contents |= _decided(folder / "report" / "pretrained.json")
-        if (spec := _full_run(folder / "plan.json")) is not None:
+        if (folder / "plan.json").exists():
+            spec = _full_run(folder / "plan.json")
             specs[spec.id] = spec
+        else:
+            found.notes.append(f"all tokens and documents stay: {folder.name} was never laid out")
     for name in store.runs():
-        task = store.run(name) / "task.json"
-        if (store.run(name) / "result.json").exists() and task.exists():
-            specs[name] = read_value(task, RunTask).spec
+        folder = store.run(name)
+        stays = (folder / "result.json").exists() or _quiet(folder) < QUIET_SECONDS
+        if stays and (folder / "task.json").exists():
+            specs[name] = read_value(folder / "task.json", RunTask).spec
     _starts(specs, store)
     for spec in specs.values():
         found.contents |= set(spec.contents)
@@ -140,7 +144,7 @@ def remove(path: Path) -> None:
 
 def _waste(store: Store, needed: Needed, *, cache: bool) -> Iterator[Waste]:
     for path in store.temporaries():
-        if time.time() - _touched(path) >= QUIET_SECONDS:
+        if _quiet(path) >= QUIET_SECONDS:
             yield _of(path, "of a writer that was killed")
     for name in store.runs():
         folder = store.run(name)
@@ -230,9 +234,7 @@ def _decided(path: Path) -> set[str]:
     return {pair.rpartition(" ")[2] for pair in told.split(", ") if pair}
 
 
-def _full_run(path: Path) -> RunSpec | None:
-    if not path.exists():
-        return None
+def _full_run(path: Path) -> RunSpec:
     try:
         return RunSpec.model_validate(_json(path)["spec"])
     except (KeyError, ValidationError) as error:
@@ -265,12 +267,12 @@ def _files(path: Path) -> Iterable[Path]:
     return (Path(place) / name for place, _, names in os.walk(path) for name in names)
 
 
-def _touched(path: Path) -> float:
-    """When a file or anything in a folder was last written to; now, where that is not known."""
+def _quiet(path: Path) -> float:
+    """Seconds since a file or anything in a folder was written to; 0 where that is not known."""
     try:
-        return max(p.lstat().st_mtime for p in [path, *_files(path)])
+        return time.time() - max(p.lstat().st_mtime for p in [path, *_files(path)])
     except OSError:
-        return time.time()
+        return 0.0
 
 
 def _size(count: float) -> str:

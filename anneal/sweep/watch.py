@@ -87,12 +87,15 @@ def watch(
     finished: set[str] = set()
     began, said = time.monotonic(), ""
     first: int | None = None
+    runs: list[tuple[str, str, int]] = []
+    written = 0.0
     live = Live(console=out, auto_refresh=False) if out.is_terminal else None
     with live or nullcontext():
         try:
             while True:
                 holder = active(store)
-                runs = _runs(ask, store, holder)
+                if (made := _made(ask, store)) != written or not runs:
+                    runs, written = _runs(ask, store, holder), made
                 standings = look(store, runs, finished, held=holder is not None)
                 trained = sum(s.tokens for s in standings)
                 first = trained if first is None else first
@@ -213,6 +216,14 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _made(ask: Sweep, store: Store) -> float:
+    """When the plan was written; 0 before it is."""
+    try:
+        return (store.sweep(ask.name) / "plan.json").stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _runs(ask: Sweep, store: Store, holder: Holder | None) -> list[tuple[str, str, int]]:

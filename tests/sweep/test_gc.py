@@ -137,6 +137,28 @@ def test_what_is_being_written_stays_and_what_was_left_goes(ask, store):
     assert not any(path.exists() for path in left)
 
 
+def test_a_run_that_somebody_trains_by_hand_keeps_its_tokens(ask, store):
+    """It is in no plan, and holds no lock."""
+    folder = begin(store, spec("old"), tokens=1)
+    assert store.tokens("old") not in {w.path for w in collect(ask)}
+    for path in [folder, *folder.iterdir()]:
+        os.utime(path, (1e9, 1e9))
+    assert store.tokens("old") in {w.path for w in collect(ask)}
+
+
+def test_a_full_run_keeps_what_it_is_laid_out_over(ask, store):
+    folder = store.pretrain("big")
+    folder.mkdir(parents=True)
+    assert store.tokens("old") not in {w.path for w in collect(ask)}  # never laid out
+    write(folder / "plan.json", json.dumps({"spec": spec("old").model_dump(mode="json")}))
+    listed = {w.path for w in collect(ask)}
+    assert store.tokens("old") not in listed
+    assert store.documents("documents-lost") in listed
+    write(folder / "plan.json", json.dumps({"spec": {}}))
+    with pytest.raises(StoreError, match="not the plan of a full run"):
+        collect(ask)
+
+
 def test_sources_prepared_and_not_yet_planned_stay(ask, store, capsys):
     (store.sweep("another") / "logs").mkdir(parents=True)
     found = collect(ask)

@@ -109,6 +109,24 @@ def test_before_the_plan_it_says_what_goes_on(ask):
     assert lines(console)[1].startswith("2 of 2 runs finished")
 
 
+def test_a_plan_that_grows_is_seen(ask):
+    store, console = plan(ask, RUNS[0]), screen(terminal=False)
+    looks = iter(range(9))
+
+    def meanwhile(seconds: float) -> None:
+        if next(looks):
+            raise KeyboardInterrupt
+        plan(ask, *RUNS)
+        path = store.sweep(ask.name) / "plan.json"
+        os.utime(path, (path.stat().st_mtime + 5,) * 2)  # whatever the clock's grain
+
+    watch(ask, console=console, sleep=meanwhile)
+    assert [line.split(",")[0] for line in lines(console)] == [
+        "0 of 2 runs finished",
+        "0 of 5 runs finished",
+    ]
+
+
 def test_half_a_line_is_no_line(tmp_path):
     log = tmp_path / "log.jsonl"
     assert last_row(log) is None
