@@ -11,6 +11,7 @@ training on from a state that is not its own.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -176,7 +177,7 @@ def must_fit(folder: Path, parameters: int, keep: Keep, *, phases: int, tokens: 
             f"{place}: {free / 1e9:,.2f} GB free, {needed / 1e9:,.2f} GB needed: {states} states "
             f"of {STATE_BYTES} bytes and {weights} of 4 bytes a parameter ({parameters:,})",
             hint="free space, choose another store=FOLDER, or keep less (engine.keep)",
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as if it had been written
 
 
 def save_weights(
