@@ -151,7 +151,7 @@ def learn(
     edges = np.concatenate([[0.0], t[1:] - first, [np.inf]])
     prior = -np.diff(long / (long + edges))
     fits = [_regress(np.minimum(t, knot) - middle, d, weight) for knot in knots]
-    log = np.stack([fit.evidence for fit in fits], axis=1) + np.log(prior)
+    log = np.stack([fit.evidence for fit in fits], axis=1) + np.log(np.maximum(prior, 1e-300))
     chance = np.exp(log - log.max(axis=1, keepdims=True))
     upto = np.cumsum(chance / chance.sum(axis=1, keepdims=True), axis=1)
     # (draws,) which end; evenly spread draws of it, so that few draws add little chance
