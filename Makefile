@@ -1,4 +1,4 @@
-# `make sweep` and `make test` do all the set-up themselves; Python 3.11, make and a C compiler are assumed.
+# `make sweep`, `make pretrain` and `make test` do all the set-up themselves; Python 3.11, make and a C compiler are assumed.
 # A stamp file says what is installed, so the second call starts at once.
 
 PYTHON ?= python3.11
@@ -12,10 +12,14 @@ UNIT := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not integration and n
 export PATH := $(abspath $(VENV)/bin):$(PATH)
 export TORCH_EXTENSIONS_DIR := $(abspath $(VENV)/cache/torch_extensions)
 
-.PHONY: sweep test unit lint types clean
+.PHONY: sweep pretrain test unit lint types clean
 
 sweep: $(VENV)/core
 	$(VENV)/bin/python -m anneal sweep
+
+pretrain: $(VENV)/core
+	test -f store/sweeps/demo/report/decision.json || $(VENV)/bin/python -m anneal sweep
+	$(VENV)/bin/python -m anneal pretrain
 
 test: $(VENV)/test
 	$(UNIT)

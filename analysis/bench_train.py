@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anneal.plan.flops import llama_parameters, training_flops
+from anneal.plan.flops import llama_parameters, training_flops, utilisation
 from anneal.plan.means import DeepSpeed, Means
 from anneal.plan.values import LlamaShape, Phase, Portion, RunSpec, RunTask, Schedule
 from anneal.sources.tokenizer import TokenizerInfo
@@ -37,8 +37,6 @@ SMALL = LlamaShape()
 BATCH, SEQUENCE, VOCABULARY = 8, 128, 4096
 WARM, STEPS = 30, 150
 TRAINED = 400_000
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bf16 FLOP/s of one device, by the makers' data sheets."""
 SIZES = {
     "125M": (
         LlamaShape(hidden=768, layers=12, heads=12, kv_heads=12, feed_forward=2048),
@@ -279,14 +277,14 @@ def gpu(name: str, compiled: str, tiled: bool) -> dict[str, float]:
     torch.cuda.synchronize()
     speed = steps * batch * 2048 / (time.perf_counter() - began)
     device = torch.cuda.get_device_name()
-    peak = next((p for word, p in PEAKS.items() if word in device), float("nan"))
     parameters = llama_parameters(shape, vocabulary)
+    mfu = utilisation(parameters, speed, device, 1) or float("nan")
     attention = 12 * shape.layers * shape.hidden * 2048 / 2  # causal, forward and backward
     return {
         "parameters": parameters,
         "tokens_per_second": speed,
-        "mfu": speed * training_flops(parameters, 1.0) / peak,
-        "mfu_with_attention": speed * (training_flops(parameters, 1.0) + attention) / peak,
+        "mfu": mfu,
+        "mfu_with_attention": mfu * (1 + attention / training_flops(parameters, 1.0)),
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
         "device": device,
     }

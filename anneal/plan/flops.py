@@ -28,6 +28,21 @@ def attention_flops(shape: LlamaShape, tokens: float, sequence: int) -> float:
     return 6.0 * shape.layers * shape.hidden * sequence * tokens
 
 
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
+"""Dense bf16 FLOP/s of a device, by a word of its name (the makers' data sheets, SXM)."""
+
+
+def utilisation(
+    parameters: int, tokens_per_second: float, device: str, devices: int
+) -> float | None:
+    """Model FLOPs utilisation (arXiv 2204.02311): 6 N a token over what the devices could do at
+    best; None for a device whose peak is not known."""
+    peak = next((flops for word, flops in PEAKS.items() if word in device), None)
+    if peak is None:
+        return None
+    return training_flops(parameters, tokens_per_second) / (peak * devices)
+
+
 def llama_parameters(shape: LlamaShape, vocabulary: int) -> int:
     """Parameters of a Llama model: as many as transformers makes, without making it."""
     width, kv_width = shape.hidden, shape.hidden // shape.heads * shape.kv_heads

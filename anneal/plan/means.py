@@ -20,11 +20,11 @@ class DeepSpeed(Value):
     stage: int = Field(1, ge=0, le=3)
     """ZeRO: 1 shards the optimiser's state over the processes, 2 the gradients too, 3 the weights
     too; 0 shards nothing."""
-    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
-    """Where masters and moments lie; stages 1 to 3."""
-    offload_param: Literal["none", "cpu", "nvme"] = "none"
+    offload_optimizer: Literal["none", "cpu"] = "none"
+    """Where masters and moments lie; stages 1 to 3. Not on NVMe: states there could not be read
+    back and verified."""
+    offload_param: Literal["none", "cpu"] = "none"
     """Where weights lie that are not in use; stage 3."""
-    nvme_path: str = ""
     config: dict[str, Any] = {}
     """Further keys of DeepSpeed's own configuration, passed through as they are."""
 

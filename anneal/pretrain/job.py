@@ -310,6 +310,7 @@ def report_of(
         question=plan.ask.question,
         decision=plan.decision,
         parameters=plan.base.parameters,
+        audit=plan.audit,
         means=asked.engine,
         prices=plan.ask.prices,
         calibration=calibration(store),

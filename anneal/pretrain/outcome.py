@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 
+from anneal.plan.audit import AuditRow as Planned
 from anneal.plan.budget import Prices
-from anneal.plan.flops import training_flops
+from anneal.plan.flops import training_flops, utilisation
 from anneal.plan.means import Means
 from anneal.plan.predictions import AIM, Calibration, NoPrediction
 from anneal.plan.values import Phase, PhaseEnd, Result, RunSpec
@@ -49,7 +50,6 @@ class Went:
         resumed: times it went on from a checkpoint.
         seconds: of wall-clock spent training and scoring, over all attempts.
         tokens_per_second: None where not known; a result has its own.
-        mfu: share of the devices' peak; None where the peak is not known.
         device: in words; a result has its own.
         evaluations: held-out scores on the way.
         losses: training loss by tokens.
@@ -62,7 +62,6 @@ class Went:
     resumed: int = 0
     seconds: float = 0.0
     tokens_per_second: float | None = None
-    mfu: float | None = None
     device: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     losses: tuple[LossPoint, ...] = ()
@@ -77,6 +76,7 @@ def pretrained(
     question: str,
     decision: Decision | None,
     parameters: int,
+    audit: Sequence[Planned],
     means: Means,
     prices: Prices,
     calibration: Calibration | None,
@@ -95,6 +95,7 @@ def pretrained(
         question: of the sweep.
         decision: whose allocation it carries out; None where it needed none.
         parameters: of the model.
+        audit: tokens as asked and as laid out, by phase and source.
         means: how it was carried out.
         prices: of the sweep: what was asked in hours and USD, and what the spent ones cost.
         calibration: of the store, this run included.
@@ -103,6 +104,7 @@ def pretrained(
         warnings: what a reader must know first.
         reproduce: further rows of the provenance.
     """
+    asked = {(row.phase, row.source): row for row in audit}
     result, ends = went.result, {end.index: end for end in went.ends}
     state: State = "aborted" if went.aborted else "unfinished" if result is None else "finished"
     parameters = parameters if result is None else result.parameters
@@ -121,12 +123,16 @@ def pretrained(
         device=went.device if result is None else result.device,
         precision=spec.precision,
         tokens_per_second=went.tokens_per_second if result is None else result.tokens_per_second,
-        mfu=went.mfu,
+        mfu=None
+        if result is None
+        else utilisation(parameters, result.tokens_per_second, result.device, means.processes),
         attempts=went.attempts,
         resumed=went.resumed if result is None else result.resumed,
         phases=tuple(_phase(spec, i, p, ends.get(i)) for i, p in enumerate(spec.phases)),
         foretold=tuple(map(_foretold, beside)),
-        audit=tuple(row for i, p in enumerate(spec.phases) for row in _audit(p, ends.get(i))),
+        audit=tuple(
+            row for i, p in enumerate(spec.phases) for row in _audit(p, ends.get(i), asked)
+        ),
         spent=_spent(spec, went, means, prices, parameters),
         evaluations=tuple(_weighted(spec, e) for e in went.evaluations),
         losses=thinned(went.losses),
@@ -225,19 +231,25 @@ def _foretold(beside: Beside) -> Foretold:
     )
 
 
-def _audit(phase: Phase, end: PhaseEnd | None) -> list[AuditRow]:
+def _audit(
+    phase: Phase, end: PhaseEnd | None, asked: Mapping[tuple[str, str], Planned]
+) -> list[AuditRow]:
     rows = []
     for portion in phase.mixture:
-        asked = portion.tokens or round(portion.share * phase.tokens)
+        laid = portion.tokens or round(portion.share * phase.tokens)
+        planned = asked.get((phase.name, portion.source))
         realised = None if end is None else end.source_tokens.get(portion.source, 0)
+        wanted = laid if planned is None else planned.asked
         rows.append(
             AuditRow(
                 phase=phase.name,
                 source=portion.source,
-                asked=asked,
+                asked=wanted,
+                laid_out=laid,
+                reason="" if planned is None else planned.reason,
                 realised=realised,
                 unique=None if end is None else end.unique_tokens.get(portion.source, 0),
-                difference=None if realised is None else realised - asked,
+                difference=None if realised is None else realised - wanted,
             )
         )
     return rows

@@ -89,12 +89,17 @@ class AuditRow(Value):
     phase: str
     source: str
     asked: int
+    """As the allocation, or the fixed share, says."""
+    laid_out: int
+    """Whole sequences of it."""
+    reason: str = ""
+    """Why those two differ."""
     realised: int | None
     """None where the phase did not end."""
     unique: int | None
     """Different tokens among them."""
     difference: int | None
-    """Realised minus asked."""
+    """Realised minus asked; what is realised is what was laid out, or something is wrong."""
 
 
 class SpentRow(Value):

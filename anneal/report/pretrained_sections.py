@@ -258,6 +258,8 @@ def _audit(found: Pretrained) -> Section:
         if off
         else "Every source was trained on exactly as many tokens as were asked for."
     )
+    if wrong := [r for r in found.audit if r.realised not in {None, r.laid_out}]:
+        said += f" {len(wrong)} rows were not trained as they were laid out."
     if any(row.realised is None for row in found.audit):
         said = "Phases that did not end have no realised tokens. " + said * bool(off)
     return Section(
@@ -272,6 +274,7 @@ def _audit(found: Pretrained) -> Section:
                     Column("phase"),
                     SOURCE,
                     *numbers("asked", "realised", "difference", "unique", "epochs"),
+                    Column("reason"),
                 ),
                 rows=tuple(
                     (
@@ -286,6 +289,7 @@ def _audit(found: Pretrained) -> Section:
                         show.NONE
                         if not row.unique or row.realised is None
                         else show.epochs(row.realised / row.unique),
+                        row.reason,
                     )
                     for row in found.audit
                 ),

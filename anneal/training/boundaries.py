@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anneal.errors import StoreError
+from anneal.plan.schedule import learning_rate
 from anneal.plan.values import PhaseEnd, RunSpec
 from anneal.store import Store, read_value, write_value, writing
 from anneal.training import checkpoint
@@ -61,8 +62,40 @@ def keep(store: Store, boundary: Boundary, engine: Engine) -> None:
     engine.wait()
 
 
+class Place(Value):
+    """Where a run must stand at the end of a phase: all of it follows from the spec."""
+
+    phase: str
+    index: int
+    tokens: int
+    """Trained tokens of the run so far."""
+    steps: int
+    """Of the phase."""
+    learning_rate: float
+    """Of its last step."""
+
+
+def place_of(spec: RunSpec, index: int) -> Place:
+    """Where a run must stand at the end of phase number `index`."""
+    phase = spec.phases[index]
+    last = (phase.steps - 0.5) * phase.batch * phase.sequence
+    return Place(
+        phase=phase.name,
+        index=index,
+        tokens=sum(p.tokens for p in spec.phases[: index + 1]),
+        steps=phase.steps,
+        learning_rate=learning_rate(phase.schedule, last, phase.tokens),
+    )
+
+
 def take_up(
-    folder: Path, engine: Engine, rows: NDArray[np.int64], sequence: int, *, fresh: bool = False
+    folder: Path,
+    engine: Engine,
+    rows: NDArray[np.int64],
+    sequence: int,
+    *,
+    place: Place,
+    fresh: bool = False,
 ) -> Boundary:
     """Reads a kept state back into the engine, and makes sure that it is what it says; collective.
 
@@ -71,23 +104,30 @@ def take_up(
         engine: that gets it.
         rows: the last batch of the phase that it ends.
         sequence: tokens of context of the check.
+        place: where the run must stand there.
         fresh: leave Adam's moments behind.
 
     Raises:
         StoreError: files missing, damaged or of another state, other data, another loss.
     """
     boundary = read_value(folder / FILE, Boundary)
+    for name, wanted in place.model_dump().items():
+        if (found := getattr(boundary.end, name)) != wanted:
+            raise StoreError(
+                f"{folder}: its {name} is {found}, the run's is {wanted} there",
+                hint="delete this folder and run again: the phase is trained anew",
+            )
     weights: dict[str, Tensor] = {}
     moments: dict[str, Tensor] = {}
     if engine.leader:
         weights, moments = checkpoint.load_weights(folder)
-        for what, found, recorded in (
+        for what, hashed, recorded in (
             ("weights", sha256(weights), boundary.end.weights),
             ("moments", sha256(moments), boundary.end.moments),
         ):
-            if found != recorded:
+            if hashed != recorded:
                 raise StoreError(
-                    f"{folder}: its {what} are not those that were written (SHA-256 {found[:12]}, "
+                    f"{folder}: its {what} are not those that were written (SHA-256 {hashed[:12]}, "
                     f"recorded {recorded[:12]})",
                     hint="delete this folder and run again: the phase is trained anew",
                 )

@@ -101,9 +101,6 @@ def configuration(
         "communication_data_type": "fp32",
         "zero_optimization": {"stage": ds.stage},
     }
-    if means.long.sequence_parallel > 1:
-        config["sequence_parallel_size"] = means.long.sequence_parallel
-        config["train_batch_size"] = division.rows * division.places
     if precision == "bfloat16" and ds.stage:
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -144,11 +141,6 @@ def _check(means: Means) -> None:
         raise TrainingError(
             f"deepspeed.offload_param={ds.offload_param}: only stage 3 can, not {ds.stage}",
             hint="choose engine.deepspeed.stage=3",
-        )
-    if "nvme" in (ds.offload_optimizer, ds.offload_param):
-        raise TrainingError(
-            "deepspeed: offloading to nvme is not supported: its files could not be verified",
-            hint="choose cpu",
         )
 
 

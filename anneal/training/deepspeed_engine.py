@@ -22,10 +22,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from anneal.errors import StoreError, TrainingError
-from anneal.plan.means import Means
+from anneal.plan.means import LongSequences, Means
 from anneal.plan.values import Optimiser
 from anneal.store import writing
 from anneal.training import deepspeed_files as files
+from anneal.training import long_sequences
 from anneal.training import model as models
 from anneal.training.deepspeed_config import configuration, divide
 from anneal.training.deepspeed_model import Loss, Rounded, embeddings, group_of, make_adam
@@ -33,7 +34,7 @@ from anneal.training.deepspeed_state import MOMENTS, State, shape_of
 from anneal.training.engine import TILE, Engine, pick_device
 from anneal.training.loss import IGNORED
 from anneal.training.processes import Processes, check_processes
-from anneal.training.tensors import read_tensors, write_tensors
+from anneal.training.tensors import misfit, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,7 +80,7 @@ class DeepSpeedEngine(Engine):
         self.division = divide(
             means, batch=batch, count=self.processes.count, rank=self.processes.rank
         )
-        self.micro_batch = means.micro_batch
+        self.at_once = self.division.micro * self.division.places
         config = configuration(
             means,
             optimiser,
@@ -89,13 +90,16 @@ class DeepSpeedEngine(Engine):
         )
         self.parameters = models.parameter_count(model)
         self.clip = optimiser.clip
+        long_sequences.check(model, means, precision=precision, sequences=[sequence])
+        self.long = means.long
         model.set_attn_implementation(models.attention_for(self.device, sequence))
+        long_sequences.prepare(model, self.long)
         model.train()
         self.model = model
         self._choose(trainable)
         start = {n: p.detach().clone() for n, p in model.named_parameters()} if self.leader else {}
         self._adam = make_adam(model, optimiser)
-        compiled = means.compile == "on" and self.stage < 3
+        compiled = means.compile == "on" and self.stage < 3 and self.long == LongSequences()
         self.engine = self._make(config, compiled)
         self._state = State(self.engine, self._adam, self.processes, self.stage)
         self._frozen: dict[str, Tensor] = {}
@@ -113,7 +117,8 @@ class DeepSpeedEngine(Engine):
         import deepspeed
 
         mixed = self.precision != "float32"
-        module: nn.Module = Loss(self.model, TILE[self.device.type], compiled=compiled)
+        tile, rank = TILE[self.device.type], self.processes.rank
+        module: nn.Module = Loss(self.model, tile, compiled=compiled, long=self.long, rank=rank)
         if self.stage == 3:
             # the loss takes the head's matrix itself, which ZeRO would not know to gather
             deepspeed.zero.register_external_parameter(module, models.head(self.model))
@@ -151,7 +156,7 @@ class DeepSpeedEngine(Engine):
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         size = self.division.micro
-        tokens = size * (rows.shape[1] - 1)
+        tokens = size * (rows.shape[1] - 1) // self.long.sequence_parallel  # of this process
         loss = torch.zeros((), device=self.device)
         norm: Any = None
         for number, at in enumerate(range(0, len(batch), size)):
@@ -260,15 +265,13 @@ class DeepSpeedEngine(Engine):
         wrong = ""
         if self.leader:
             shapes = {name: shape_of(p) for name, p in self.model.named_parameters()}
-            bad = [n for n, s in shapes.items() if n not in weights or weights[n].shape != s]
+            wrong = misfit(weights, shapes)
             steps: dict[int, set[float]] = {}
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad and moments:
                     step = float(moments.get(f"{name}/step", torch.zeros(())))
                     steps.setdefault(group_of(self.model, parameter), set()).add(step)
-            if bad:
-                wrong = f"weights: {len(bad)} are missing or of another shape: {bad[0]} ..."
-            elif any(len(found) > 1 for found in steps.values()):
+            if not wrong and any(len(found) > 1 for found in steps.values()):
                 wrong = "moments: step counts differ between parameters of one group"
         if self.processes.agree(bool(wrong)):
             raise TrainingError(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from anneal.plan.means import LongSequences
 from anneal.plan.values import Optimiser
+from anneal.training import long_sequences
 from anneal.training import model as models
 from anneal.training.deepspeed_state import shape_of
 from anneal.training.loss import summed_loss, tiled_cross_entropy
@@ -17,18 +19,23 @@ if TYPE_CHECKING:
 
 
 class Loss(nn.Module):
-    """Rows to their summed loss: body, then our tiles over head and labels.
+    """Rows to their summed loss: body, then tiles over head and labels.
 
     Args:
         model: whose body and head these are.
         tile: tokens of a loss tile.
         compiled: whether the body goes through torch's compiler.
+        long: where it shares sequences, the loss is that of this process's slices.
+        rank: this process's number.
     """
 
-    def __init__(self, model: PreTrainedModel, tile: int, *, compiled: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tile: int, *, compiled: bool, long: LongSequences, rank: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.tile = tile
+        self.long, self.rank = long, rank
         # in a list, so that its parameters are not listed twice
         self._compiled = [torch.compile(models.body(model), dynamic=False)] if compiled else []
 
@@ -36,11 +43,16 @@ class Loss(nn.Module):
         """(n, sequence) token ids and next tokens to a scalar, nats; with gradients where torch
         records them."""
         body = self._compiled[0] if self._compiled else models.body(self.model)
-        hidden = body(input_ids=inputs, use_cache=False).last_hidden_state
-        hidden = hidden.reshape(-1, hidden.shape[-1])
+        inputs, labels, places = long_sequences.share(
+            inputs, labels, self.long.sequence_parallel, self.rank
+        )
+        with long_sequences.offloading(self.long, inputs.device):
+            out = body(input_ids=inputs, position_ids=places, use_cache=False)
+        hidden = out.last_hidden_state.reshape(-1, out.last_hidden_state.shape[-1])
         head, targets = models.head(self.model), labels.reshape(-1)
         if torch.is_grad_enabled():
-            return tiled_cross_entropy(hidden, head, targets, tile=self.tile)
+            loss_of = long_sequences.tiled_loss if self.long.tiled_loss else tiled_cross_entropy
+            return loss_of(hidden, head, targets, tile=self.tile)
         return summed_loss(hidden, head, targets, tile=self.tile)
 
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anneal.errors import TrainingError
 from anneal.plan.means import Means
 from anneal.plan.values import Optimiser
 from anneal.training import model as models
 from anneal.training.loss import summed_loss, tile_loss, tiled_cross_entropy
-from anneal.training.tensors import read_tensors, write_tensors
+from anneal.training.tensors import misfit, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +40,8 @@ class Engine(ABC):
 
     model: PreTrainedModel
     parameters: int
-    micro_batch: int | None
+    at_once: int | None
+    """Sequences that all processes together have at once; None is the whole batch."""
     device: torch.device
     leader: bool = True
     """Whether this process is the one that writes files and talks."""
@@ -74,7 +76,7 @@ class Engine(ABC):
         """Compiles for these shapes. What it does to weights and moments ends with `load`."""
         for _ in range(2):  # the second step is the first with moments and freed gradients
             self.step(np.zeros((batch, sequence + 1), np.int64), 0.0)
-        rows = torch.zeros((self.micro_batch or batch, score_sequence), dtype=torch.int64)
+        rows = torch.zeros((self.at_once or batch, score_sequence), dtype=torch.int64)
         self.score(rows, rows)
 
     def close(self) -> None:
@@ -92,7 +94,11 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
-        """Sets weights and moments; None resets the moments. Collective; the leader's count."""
+        """Sets weights and moments; None resets the moments. Collective; the leader's count.
+
+        Raises:
+            TrainingError: weights of another model.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -134,7 +140,7 @@ class TorchEngine(Engine):
         self.compiled = pick_compile(means, self.device)
         self.parameters = models.parameter_count(model)
         self.optimiser = optimiser
-        self.micro_batch = means.micro_batch
+        self.at_once = means.micro_batch
         self.tile = TILE[self.device.type]
         model.set_attn_implementation(models.attention_for(self.device, sequence))
         model.to(device=self.device)
@@ -185,7 +191,7 @@ class TorchEngine(Engine):
         batch = torch.from_numpy(rows).to(self.device, non_blocking=True)
         tokens = batch.shape[0] * (batch.shape[1] - 1)
         loss = torch.zeros((), device=self.device)
-        size = self.micro_batch or len(batch)
+        size = self.at_once or len(batch)
         for at in range(0, len(batch), size):
             part = batch[at : at + size]
             hidden = self._hidden(part[:, :-1])
@@ -258,6 +264,9 @@ class TorchEngine(Engine):
         return out
 
     def load(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
+        pairs = zip(self.names, self.masters, strict=True)
+        if wrong := misfit(weights, {name: master.shape for name, master in pairs}):
+            raise TrainingError(wrong, hint="begin from a state of the same model")
         with torch.no_grad():
             for name, master in zip(self.names, self.masters, strict=True):
                 master.copy_(weights[name])

@@ -235,6 +235,7 @@ class Run:
             self.engine,
             data.step(data.phase.steps - 1),
             self.spec.score_sequence,
+            place=boundaries.place_of(self.spec, index),
             fresh=fresh,
         )
         self._read_back = index
@@ -326,7 +327,7 @@ class Run:
                 self.shards[target.content],
                 bytes_=bench.manifest(target.content, self.store).bytes,
                 sequence=spec.score_sequence,
-                batch=self.means.micro_batch or batch,
+                batch=self.engine.at_once or batch,
                 end_of_text=bench.end_of_text(spec.tokenizer, self.store),
             )
             if not math.isfinite(found[target.name].loss):

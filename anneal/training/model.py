@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anneal.errors import TrainingError
-from anneal.plan.values import Checkpoint, LlamaShape
+from anneal.plan.values import Checkpoint, LlamaShape, RunSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,6 +96,22 @@ def head(model: PreTrainedModel) -> Tensor:
 def attention_for(device: torch.device, sequence: int) -> str:
     """Which of transformers' attentions is fastest here: fused on GPUs and for long sequences."""
     return "sdpa" if device.type == "cuda" or sequence >= LONG else "eager"
+
+
+def check_positions(model: PreTrainedModel, spec: RunSpec) -> None:
+    """Whether the model has a position for every token of a sequence, in all phases and scoring.
+
+    Raises:
+        TrainingError: a context beyond the model's.
+    """
+    most = getattr(model.config, "max_position_embeddings", None)
+    asked = {f"phase `{phase.name}`": phase.sequence for phase in spec.phases}
+    for where, sequence in (asked | {"scoring": spec.score_sequence}).items():
+        if most is not None and sequence > most:
+            raise TrainingError(
+                f"{where}: sequences of {sequence:,} tokens, the model has {most:,} positions",
+                hint="use shorter sequences, or a base with more positions (max_positions)",
+            )
 
 
 def parameter_count(model: PreTrainedModel) -> int:

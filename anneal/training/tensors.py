@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -39,6 +41,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise StoreError(
             f"{path}: cannot be read: {error}", hint="delete its folder and run again"
         ) from error
+
+
+def misfit(weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str:
+    """What keeps weights from being a model's, in words; empty where they fit.
+
+    Args:
+        weights: by name.
+        shapes: of the model's parameters, by name.
+    """
+    for name, shape in shapes.items():
+        if name not in weights:
+            return f"`{name}` is missing: these are the weights of another model"
+        if weights[name].shape != shape:
+            found, wanted = tuple(weights[name].shape), tuple(shape)
+            return f"`{name}` is {found}, the model's is {wanted}: the weights of another model"
+    return ""
 
 
 def sha256(tensors: dict[str, Tensor]) -> str:

@@ -19,7 +19,7 @@ from anneal.sources.tokenize import open_tokens
 from anneal.sources.tokenizer import TokenizerInfo
 from anneal.sources.values import Manifest
 from anneal.store import Store, read_value
-from anneal.training import checkpoint
+from anneal.training import checkpoint, long_sequences
 from anneal.training import model as models
 from anneal.training.engine import Engine, TorchEngine
 from anneal.values import address
@@ -86,7 +86,10 @@ class Workbench:
                     f"{model.get_input_embeddings().weight.shape[0]}",
                     hint="tokenise with the base's own tokenizer",
                 )
+            _check_sequences(model, spec, means)
             self._engines[key] = _make_engine(model, spec, means, phase)
+        else:
+            _check_sequences(self._engines[key].model, spec, means)
         return self._engines[key]
 
     def alike(self, task: RunTask, store: Store, first: int, second: int) -> bool:
@@ -154,6 +157,14 @@ def _weights(start: FromRun, store: Store) -> Path:
             hint="run the sweep again: it trains the base first",
         )
     return folder
+
+
+def _check_sequences(model: PreTrainedModel, spec: RunSpec, means: Means) -> None:
+    """Whether model and engine can take every sequence of the run, before any is trained on."""
+    models.check_positions(model, spec)
+    if means.engine == "deepspeed":
+        sequences = [*(phase.sequence for phase in spec.phases), spec.score_sequence]
+        long_sequences.check(model, means, precision=spec.precision, sequences=sequences)
 
 
 def _make_engine(model: PreTrainedModel, spec: RunSpec, means: Means, number: int) -> Engine:

@@ -21,7 +21,7 @@ from anneal.store import Store, read_value
 from anneal.sweep.analyse import _supply as bought_as
 from anneal.sweep.curves import Arm, axis_value
 from anneal.sweep.show import _rising
-from anneal.sweep.tasks import _supply as planned_as
+from anneal.sweep.tasks import supply_of as planned_as
 
 TIERS = ((30_000, 0.0), (400_000, 2e-6), (1, 9e-6))
 DECLARED = {

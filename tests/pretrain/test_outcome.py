@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from anneal.plan.audit import AuditRow as Planned
 from anneal.plan.budget import Prices
 from anneal.plan.means import DeepSpeed, Means, Watch
 from anneal.plan.predictions import Measurement, NoPrediction, Prediction, Subject
@@ -149,13 +150,21 @@ def result(**more) -> Result:
     return Result(**(given | more))
 
 
+PLANNED = (
+    Planned(phase="bought", source="books", asked=1600, tokens=1536, unique=9, reason="whole"),
+)
+
+
 def described(went: Went, said=None):
     return pretrained(
         SPEC,
         went,
         beside() if said is None else said,
         name="demo",
+        question="which books?",
         decision=example.decision(),
+        parameters=1000,
+        audit=PLANNED,
         means=MEANS,
         prices=PRICES,
         calibration=None,
@@ -181,7 +190,9 @@ def test_a_finished_run():
     assert first.schedule == "constant at 0.001, warm-up 10%"
     assert second.verified and second.scores["score"] == pytest.approx(1.875)
     off = {(r.phase, r.source): r.difference for r in found.audit}
-    assert off == {("general", "web"): 0, ("bought", "books"): -128, ("bought", "web"): 128}
+    # realised beside what was bought, of which whole sequences were laid out
+    assert off == {("general", "web"): 0, ("bought", "books"): -192, ("bought", "web"): 128}
+    assert [(r.laid_out, r.reason) for r in found.audit][1] == (1536, "whole")
     spent = {r.what: (r.asked, r.spent) for r in found.spent}
     flops = 6.0 * 1000 * 6144
     assert spent["tokens"] == (6144, 6144) and spent["steps"] == (12, 12)

@@ -113,6 +113,7 @@ def audit() -> tuple[AuditRow, ...]:
             phase=phase,
             source=source,
             asked=tokens,
+            laid_out=tokens,
             realised=tokens,
             unique=min(tokens, 372_736) if source == "stdlib" else tokens,
             difference=0,

@@ -26,6 +26,7 @@ def written(tmp_path_factory):
     return {name: write_pretrained(getattr(example, name)(), folder / name) for name in EXAMPLES}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_files(written, name):
     path, found = written[name], getattr(example, name)()
@@ -40,6 +41,7 @@ def test_files(written, name):
     assert all(p.stat().st_mtime_ns <= path.stat().st_mtime_ns for p in others)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_markdown_and_page_hold_every_printed_text(written, name):
     found = getattr(example, name)()
@@ -62,6 +64,7 @@ def test_markdown_and_page_hold_every_printed_text(written, name):
     assert seen > 100
 
 
+@pytest.mark.integration
 def test_the_page_fetches_nothing_and_hostile_names_stay_text(written):
     for path in written.values():
         parsed = Elements(path.read_text())
@@ -122,12 +125,14 @@ def test_phases_too_short_for_an_axis_of_tokens_stand_side_by_side():
     assert where(0) == 0 and where(525_000_000_000) == pytest.approx(1.5)
 
 
+@pytest.mark.integration
 def test_figures_of_an_earlier_report_go(tmp_path):
     write_pretrained(example.pretrained(), tmp_path)
     write_pretrained(example.pretrained(losses=(), foretold=example.foretold()[::2]), tmp_path)
     assert {p.stem for p in (tmp_path / "figures").iterdir()} == {"errors", "scores-0"}
 
 
+@pytest.mark.integration
 def test_a_run_without_predictions_has_a_report(tmp_path):
     rows = [
         row.model_copy(

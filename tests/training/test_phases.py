@@ -16,6 +16,8 @@ from anneal.training.watch import Aborted, Interrupted
 from anneal.training.workbench import Workbench
 from tests.training import tiny
 
+pytestmark = pytest.mark.integration
+
 BOUNDARIES = tiny.means(keep=Keep(boundaries=True).model_dump())
 
 
@@ -109,6 +111,18 @@ def test_everything_but_the_result_lost_nothing_is_trained_again(store):
     assert not trained
     assert measured(again) == measured(first)
     assert not any(e.reused for e in again.phases)
+
+
+def test_a_boundary_of_another_place_is_refused(store):
+    first = run(store, tiny.task(means=BOUNDARIES))
+    shutil.rmtree(store.boundary(first.phases[2].boundary))
+    path = store.boundary(first.phases[1].boundary) / "boundary.json"
+    record = json.loads(path.read_text())
+    record["end"]["learning_rate"] *= 2
+    path.write_text(json.dumps(record))
+    shutil.rmtree(store.run(first.run))
+    with pytest.raises(StoreError, match=r"its learning_rate is .*, the run's is .* there"):
+        run(store, tiny.task(means=BOUNDARIES))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors"])
