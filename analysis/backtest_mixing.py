@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,7 @@ SEEDS = np.array([1, 1, 3, 1, 1])
 SOURCES = 4
 
 
-def complements(kind: str, rng: np.random.Generator):
+def complements(kind: str, rng: np.random.Generator) -> Callable[[Floats], Floats]:
     """What multiplies the rule's score of mixtures (c, m), as a function of them."""
     c, d0 = rng.uniform(0.01, 0.04), np.exp(rng.uniform(np.log(LADDER[0] / 4), np.log(LADDER[-1])))
     own = np.exp(0.5 * rng.standard_normal((SOURCES + 1, SOURCES + 1)) - 0.125)
@@ -65,8 +66,9 @@ def uniform_runs(truth: World, law: Law) -> tuple[Floats, Floats, Floats]:
     return tokens, np.array(clean), np.stack(told, axis=1)
 
 
-def study(truth: World, rng: np.random.Generator) -> dict[tuple[str, str], list[tuple[bool, ...]]]:
-    """By kind and mixture: whether the plain and the corrected interval hold, widths, errors."""
+def study(truth: World, rng: np.random.Generator) -> dict[tuple[str, str], list[float]]:
+    """By kind and mixture: its part of the error; then, of the rule alone and of the corrected
+    score, whether the interval holds, its relative width, the log error of the mean."""
     points = worlds.runs(truth, rng)
     law, _ = settle(points, rng)
     answer = allocate(problem_of(truth, points, law), rng=rng, explained=False)
@@ -75,7 +77,7 @@ def study(truth: World, rng: np.random.Generator) -> dict[tuple[str, str], list[
     asked = np.stack([ours, even])
     clean, plain = truth.mixture(asked), mixture_score(law, asked, truth.pool)
     tokens, ran, told = uniform_runs(truth, law)
-    out = {}
+    out: dict[tuple[str, str], list[float]] = {}
     for kind in KINDS:
         factor = complements(kind, rng)
         noise = NOISE * rng.standard_normal(len(LADDER)) / SEEDS**0.5

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from analysis import worlds
+from analysis.backtest_mixing import study
 from anneal.allocation.mixing import LEVEL, SLOPE, learn, mixedness
 
 LADDER = np.array([1e5, 2e5, 4e5, 8e5, 1.6e6])
@@ -133,3 +135,20 @@ def test_one_source_and_the_control_are_a_mixture_too():
 def test_the_same_seed_gives_the_same_draws():
     first, second = learnt(-0.01 * (T - T[0]))[0], learnt(-0.01 * (T - T[0]))[0]
     np.testing.assert_array_equal(first.factor(EVEN), second.factor(EVEN))
+
+
+@pytest.mark.statistical
+def test_intervals_of_mixtures_hold_where_the_rule_does_not():
+    """A small part of analysis/backtest_mixing.py: 12 worlds, the uniform mix at 16 times the
+    largest run; a 90% interval should hold about 11, and with 8 it is below two standard errors."""
+    seen = []
+    for number in range(12):
+        rng = np.random.default_rng([3, number])
+        kind = ("effective", "qqt")[number % 2]
+        seen.append(study(worlds.world(rng, kind, ("inside", "absent")[number % 3 == 0]), rng))
+    rows = {kind: np.array([one[kind, "uniform"] for one in seen]) for kind in ("holds", "grows")}
+    held = {kind: (r[:, 1].sum(), r[:, 4].sum()) for kind, r in rows.items()}
+    assert held["holds"][1] >= 9, held
+    assert held["grows"][1] >= 8 and held["grows"][1] > held["grows"][0], held
+    width = rows["holds"][:, 5] / rows["holds"][:, 2]
+    assert width.mean() < 1.3
