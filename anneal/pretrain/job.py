@@ -8,6 +8,7 @@ run is launched, and what was measured is set beside it. Running it again is how
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,6 +274,9 @@ def _carry_out(plan: Plan, store: Store, workers: Launcher, live: Live) -> Outco
     )
     task = run_task(plan.spec, means, f"full run {plan.ask.name}", store)
     (outcome,) = workers.run([task], on_event=live)
+    if outcome.ok:  # killed between the result and its tidying up, a run leaves them
+        for left in store.run(plan.spec.id).glob("checkpoint-*"):
+            shutil.rmtree(left, ignore_errors=True)
     return outcome
 
 
