@@ -111,6 +111,7 @@ def pretrain(
         Live() as live,
         launcher or LocalLauncher(store, on_gpus(ask.launcher), logs=folder / "logs") as workers,
     ):
+        workers.admit(asked_of(ask).engine.processes, what="the full run")
         live.say("preparing sources and targets")
         plan = lay(ask, made, prepare(ask, store, workers, live), store)
         must_begin(begin, plan.spec, store)
@@ -293,8 +294,10 @@ def report_of(
     ends = result.phases if result else _ends(folder)
     failure = outcome.failure
     if result is None and failure is not None and failure.kind != "aborted" and not ends:
+        message, _, hint = failure.message.partition(" hint: ")  # in one line, from the worker
+        see = f"see {failure.log}"
         raise TrainingError(
-            f"full run: {failure.kind}: {failure.message}", hint=f"see {failure.log}"
+            f"full run: {failure.kind}: {message}", hint=f"{hint}; {see}" if hint else see
         )
     beside: tuple[Beside, ...] = settle_run(store, plan.spec, said, ends)
     asked = asked_of(plan.ask)
