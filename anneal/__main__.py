@@ -35,7 +35,11 @@ PREEMPTED = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carries out one command line; returns the exit code."""
     parser = _parser()
-    words = parser.parse_args(arguments)
+    words, after = parser.parse_known_args(arguments)
+    if after and (not hasattr(words, "words") or any(word.startswith("-") for word in after)):
+        parser.error(f"unrecognized arguments: {' '.join(after)}")
+    if after:  # argparse wants them together: `pretrain demo.yaml --from synthetic seed=1`
+        words.words = [*words.words, *after]
     if words.verb in (_sweep, _pretrain, _prepare, _synthesize):
         signal.signal(signal.SIGTERM, _preempt)
     try:

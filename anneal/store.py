@@ -11,7 +11,8 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
       tokenizers/<address>/   tokenizer.json, tokenizer_info.json last
       tokens/<address>/       shards of a source or target: *.bin, documents.npy, manifest.json last
       steps/<id>.json         what a curation worker is told to do
-      runs/<id>/              task.json, log.jsonl, checkpoint-*/, weights/, result.json last
+      runs/<id>/              task.json, log.jsonl, checkpoint-*/, weights/, result.json last; lock,
+                              held while it trains
       boundaries/<address>/   state after a phase, for all runs that began alike: boundary.json last
       predictions/<address>/  prediction.json, written before; measured.json, afterwards
       pretrain/<name>/        plan.json and report/ of a full run
@@ -189,6 +190,33 @@ class Store:
             file.flush()
             yield
             file.truncate(0)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Holds a folder for this process, waiting for the one that holds it; the kernel frees it when
+    the process dies."""
+    path = folder / "lock"
+    with disk_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sweep_up(folder: Path, name: str = "") -> None:
+    """Deletes what `write` and `writing` were at when they were killed; for the only writer there.
+
+    Args:
+        folder: where it lies.
+        name: of the one file or folder that they wrote; empty for all of them.
+    """
+    for left in folder.glob(f".{name}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def write(path: Path, data: str | bytes) -> None:

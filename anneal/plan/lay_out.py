@@ -128,7 +128,7 @@ def _bought(
             "`python -m anneal sweep`",
         )
     for name in given:
-        if name not in tokens:
+        if name not in tokens and name != table.replay:
             table.left_out[name] = "the decision buys none of it"
     places = [
         Place(

@@ -238,6 +238,8 @@ class PhaseEnd(Value):
     unique_tokens: dict[str, int]
     scores: dict[str, Score]
     """By target name."""
+    start: dict[str, Score] = {}
+    """At the run's start, in its first phase, where a gate asked for them."""
     loss: float
     """Mean training loss of the phase's last tenth, nats per token."""
     learning_rate: float

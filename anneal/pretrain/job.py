@@ -8,6 +8,7 @@ run is launched, and what was measured is set beside it. Running it again is how
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ def pretrain(
         Live() as live,
         launcher or LocalLauncher(store, on_gpus(ask.launcher), logs=folder / "logs") as workers,
     ):
+        workers.admit(asked_of(ask).engine.processes, what="the full run")
         live.say("preparing sources and targets")
         plan = lay(ask, made, prepare(ask, store, workers, live), store)
         must_begin(begin, plan.spec, store)
@@ -273,6 +275,9 @@ def _carry_out(plan: Plan, store: Store, workers: Launcher, live: Live) -> Outco
     )
     task = run_task(plan.spec, means, f"full run {plan.ask.name}", store)
     (outcome,) = workers.run([task], on_event=live)
+    if outcome.ok:  # killed between the result and its tidying up, a run leaves them
+        for left in store.run(plan.spec.id).glob("checkpoint-*"):
+            shutil.rmtree(left, ignore_errors=True)
     return outcome
 
 
@@ -289,8 +294,10 @@ def report_of(
     ends = result.phases if result else _ends(folder)
     failure = outcome.failure
     if result is None and failure is not None and failure.kind != "aborted" and not ends:
+        message, _, hint = failure.message.partition(" hint: ")  # in one line, from the worker
+        see = f"see {failure.log}"
         raise TrainingError(
-            f"full run: {failure.kind}: {failure.message}", hint=f"see {failure.log}"
+            f"full run: {failure.kind}: {message}", hint=f"{hint}; {see}" if hint else see
         )
     beside: tuple[Beside, ...] = settle_run(store, plan.spec, said, ends)
     asked = asked_of(plan.ask)

@@ -6,6 +6,8 @@ trained by then, all phases since the base together:
 
 - the replay that goes with the source tokens is the runs' own share; what is beyond it counts as
   tokens of the control, as in the allocation;
+- the score of a mixture is the rule's with the rule's own error, learnt from the uniform runs
+  (`allocation.mixing`), as in the decision;
 - the value is the mean of the law's draws, as `Decision.score` is. The decision's interval is that
   of the mean curve: parameters, forms and drift. A prediction's is wider, that of one measured run:
   every draw besides with the run-to-run noise that belongs to it (24 planted worlds, one run up to
@@ -271,7 +273,8 @@ def _curve(
         high=max(float(high), value),
         level=basis.level,
         basis=f"the law of `{name}` at {total:,.0f} source tokens since the base, under "
-        f"{law.draws} draws with the noise of one run",
+        f"{law.draws} draws with the noise of one run and the error of the mixture rule that the "
+        "uniform mix showed",
         broken=assumptions.broken(basis.setting, spec, first, subject.index),
         extrapolation=max(total / frame.high, frame.low / total, 1.0),
         made=made,
@@ -317,9 +320,9 @@ def _draws(basis: Basis, name: str, bought: Mapping[str, float]) -> Floats:
     tokens = np.array([[bought[n] for n in names]])
     unique = np.array([float(exist[n]) for n in names])
     codes = np.array([law.code(n) for n in names], dtype=np.int64)
-    if name == AIM:
-        return mixture_score(law, tokens, unique, groups=codes)[:, 0]
-    return guard_score(law, tokens, unique, groups=codes)[:, 0]
+    rule = mixture_score if name == AIM else guard_score
+    scores = rule(law, tokens, unique, groups=codes)[:, 0]
+    return np.asarray(scores * basis.fitted.rule_errors[name].factor(tokens)[:, 0])
 
 
 def one_run(scores: Floats, noise: Floats) -> Floats:

@@ -330,6 +330,31 @@ class MixtureCheck(Value):
     measured: float
 
 
+class RuleError(Value):
+    """How wrong the mixture rule was where the uniform mix was run, and what follows for what is
+    bought. Shares of the score: -0.02 is 2% better (lower) than the rule says."""
+
+    score: str
+    """`score` or a guard's name."""
+    budgets: tuple[int, ...]
+    """At which the uniform mix was run; empty where it was not, and all is then assumed."""
+    runs: tuple[int, ...]
+    off: tuple[float, ...]
+    """Measured over the rule, minus 1, by budget: medians over the draws."""
+    slope: Interval
+    """Of the trend, per doubling of the source tokens."""
+    lasts: float
+    """P(the trend goes on to the real budget)."""
+    part: float
+    """Part of the uniform mix's error that the allocation gets: 0 for a single source."""
+    change: Interval
+    """Corrected over the rule's score of the allocation, minus 1."""
+    rule: Interval
+    """What the rule alone says of the allocation."""
+    corrected: Interval
+    """What the decision says of it."""
+
+
 class Decision(Value):
     """The decision, its evidence and everything the report shows."""
 
@@ -381,6 +406,9 @@ class Decision(Value):
     crossovers: tuple[Crossover, ...]
     hold_out: tuple[HoldOutRow, ...]
     mixture_checks: tuple[MixtureCheck, ...] = ()
+    rule_errors: tuple[RuleError, ...] = ()
+    """Of the score and every guard; `score` and `guards` above are corrected by them. Shares,
+    regrets, comparisons and probabilities are the rule's own. Empty in decisions made before."""
     allocation: tuple[AllocationRow, ...]
     binding: tuple[BindingLimit, ...]
     sensitivity: tuple[Sensitivity, ...] = ()

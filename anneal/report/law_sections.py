@@ -7,8 +7,9 @@ from collections.abc import Collection
 from anneal.report import format as show
 from anneal.report import law_tables
 from anneal.report.blocks import Block, Fact, Facts, Note, Section
-from anneal.report.decision import Decision
+from anneal.report.decision import Decision, RuleError
 from anneal.report.sections import figure
+from anneal.report.tables import score_digits
 
 
 def curves(decision: Decision, charts: Collection[str]) -> Section:
@@ -110,10 +111,39 @@ def check(decision: Decision, charts: Collection[str]) -> Section:
     ]
     if decision.mixture_checks:
         blocks.append(law_tables.mixture_checks(decision))
+    blocks += [Note(text=rule_words(row, decision)) for row in decision.rule_errors]
     return Section(
         name="check",
         title="Model check",
         lead="The largest budget was hidden, predicted from the smaller ones, then looked at: a "
         "law worth believing has errors near the noise floor and beats the plain baselines.",
         blocks=tuple(blocks),
+    )
+
+
+def rule_words(row: RuleError, decision: Decision) -> str:
+    """What the uniform runs showed of the mixture rule, and what that did to the score."""
+    digits = score_digits(decision)
+    name = "the score" if row.score == "score" else f"guard {row.score}"
+    if row.budgets:
+        first, last, trend = (
+            show.decimal(100 * x, 1, sign=True) + "%"
+            for x in (row.off[0], row.off[-1], row.slope.value)
+        )
+        shown = (
+            f"For {name}, the uniform mix measured {first} off the mixture rule at "
+            f"{show.count(row.budgets[0])} source tokens and {last} at "
+            f"{show.count(row.budgets[-1])} (negative is better than the rule says): {trend} a "
+            f"doubling, which goes on to the real budget with probability "
+            f"{show.probability(row.lasts)}."
+        )
+    else:
+        shown = f"For {name}, no uniform mix was measured: how wrong the rule is, is assumed."
+    if row.part == 0:
+        return f"{shown} The allocation is one source alone and gets none of it."
+    return (
+        f"{shown} The allocation is {show.percent(row.part)} as mixed and gets that part of it: "
+        f"{show.interval(row.rule, digits)} bpb by the rule alone, "
+        f"{show.interval(row.corrected, digits)} with it. Shares, regrets, comparisons and "
+        "probabilities are the rule's own."
     )

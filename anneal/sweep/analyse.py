@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anneal import allocation as alloc
+from anneal.allocation.mixing import Mixing
 from anneal.errors import LawError
 from anneal.laws import (
     FORMS,
@@ -26,8 +27,8 @@ from anneal.laws import (
 from anneal.plan.budget import Supply
 from anneal.plan.flops import training_flops
 from anneal.plan.runs import CONTROL, further_runs, run_flops
-from anneal.report.decision import Decision
-from anneal.sweep import curves, effects
+from anneal.report.decision import Decision, RuleError
+from anneal.sweep import curves, effects, mixtures
 from anneal.sweep.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Analysis:
         next_runs: what could be run next, ranked.
         guard_limits: largest allowed score by guard.
         base_score: the score of the base as it is.
+        rule_errors: of the mixture rule, and what is said of the split for them.
     """
 
     table: pd.DataFrame
@@ -65,6 +67,7 @@ class Analysis:
     next_runs: alloc.NextRuns
     guard_limits: dict[str, float]
     base_score: float
+    rule_errors: tuple[RuleError, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class Fitted:
         repeats: whether the real budget repeats a source.
         ranks: sources by mean score at each single budget.
         problem: the question; it holds the law, the guards' laws and the noise floor.
+        rule_errors: of the mixture rule, by the score's and the guards' names.
     """
 
     table: pd.DataFrame
@@ -86,6 +90,7 @@ class Fitted:
     repeats: bool
     ranks: Ranks
     problem: alloc.Problem
+    rule_errors: dict[str, Mixing]
 
 
 def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
@@ -105,6 +110,9 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
     rng = np.random.default_rng(evidence.ask.seed)
     fitted = fit_laws(evidence, table, rng=rng)
     points, problem = fitted.points, fitted.problem
+    answer = alloc.allocate(
+        problem, rng=rng, without=_without_scales(evidence, points, fitted.repeats, rng)
+    )
     found = Analysis(
         table=fitted.table,
         points=points,
@@ -112,12 +120,11 @@ def analyse(evidence: Evidence, table: pd.DataFrame, *, key: str) -> Decision:
         judged=fitted.judged,
         noise=problem.noise,
         ranks=fitted.ranks,
-        allocation=alloc.allocate(
-            problem, rng=rng, without=_without_scales(evidence, points, fitted.repeats, rng)
-        ),
+        allocation=answer,
         next_runs=_next_runs(evidence, problem),
         guard_limits={guard.name: guard.limit for guard in problem.guards},
         base_score=float(fitted.table.loc[table["arm"] == "base", effects.AIM].iloc[0]),
+        rule_errors=mixtures.corrected(evidence, fitted.table, problem, fitted.rule_errors, answer),
     )
     return describe(evidence, found, key=key)
 
@@ -148,7 +155,8 @@ def fit_laws(evidence: Evidence, table: pd.DataFrame, *, rng: np.random.Generato
     ranks = effects.single_scale(table, evidence, [n for n in labels if n != CONTROL])
     guards = _guards(evidence, table, labels, rng)
     problem = _problem(evidence, law, noise, judged, guards, ranks)
-    return Fitted(table, points, judged, repeats, ranks, problem)
+    errors = mixtures.rule_errors(evidence, table, problem)
+    return Fitted(table, points, judged, repeats, ranks, problem, errors)
 
 
 def judge_forms(

@@ -39,19 +39,20 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
     marginal, marginal_per_usd = curves.marginals(design, found.law, level=level)
     labels = list(found.points.labels)
     evidence_row = _evidence(evidence, found)
+    said_of = {row.score: row.corrected for row in found.rule_errors}
     return Decision(
         sweep=ask.name,
         question=ask.question,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=answer.verdict,
         reason=answer.reason,
-        score=bought.interval(answer.score),
+        score=said_of[effects.AIM],
         base_score=found.base_score,
         expected_regret=answer.expected_regret,
         regret_95=answer.regret_95,
         probability_best=answer.probability_best,
         probability_guard=answer.probability_guard,
-        guards={name: bought.interval(value) for name, value in answer.guards.items()},
+        guards={name: said_of[name] for name in answer.guards},
         guard_limits=found.guard_limits,
         beats=bought.beats(answer),
         law_pick=answer.law_pick,
@@ -77,6 +78,7 @@ def describe(evidence: Evidence, found: Analysis, *, key: str) -> Decision:
         crossovers=tuple(curves.crossovers(design, found.law, noise=found.noise, level=level)),
         hold_out=_hold_out(found),
         mixture_checks=tuple(mixture_checks(evidence, found)),
+        rule_errors=found.rule_errors,
         allocation=bought.rows(answer),
         binding=bought.binding(answer),
         sensitivity=tuple(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 THRESHOLD = 2.0
 """Noise SDs of a difference below which it is a tie, fixed before the first result."""
 
-ANALYSIS = 4
+ANALYSIS = 5
 """Raised when the same results would be read differently: finished sweeps are then read again."""
 
 

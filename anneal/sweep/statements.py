@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anneal.allocation import mixture_score
 from anneal.allocation.values import Flip
 from anneal.curation.leaks import NOTE
 from anneal.laws import band, predict
-from anneal.plan.runs import CONTROL, UNIFORM
+from anneal.plan.runs import CONTROL
 from anneal.report.decision import CurvePoint, Interval, MixtureCheck
 from anneal.sweep import curves, effects
 from anneal.sweep.evidence import THRESHOLD, Evidence
+from anneal.sweep.mixtures import uniform_runs
 from anneal.values import address
 
 if TYPE_CHECKING:
@@ -65,30 +65,18 @@ def mixture_checks(evidence: Evidence, found: Analysis) -> Iterator[MixtureCheck
     The interval is for a run: the law's draws with their run-to-run noise.
     """
     level = evidence.ask.law.level
-    names = [s.name for s in evidence.design.sources if s.name in found.law.labels]
-    rows = found.table[found.table["source"] == UNIFORM]
-    if len(names) < len(evidence.design.sources) or not len(rows):
-        return
-    codes = np.array([found.law.code(n) for n in names], np.int64)
+    seen = uniform_runs(evidence, found.table, found.law, effects.AIM)
     rng = np.random.default_rng(evidence.ask.seed)
-    runs = {run.spec.id: run for run in evidence.runs}
-    for _, cell in rows.groupby("budget"):
-        phase = runs[str(cell["run"].iloc[0])].spec.phases[0]
-        supplies = {s.name: s.tokens for s in evidence.design.sources}
-        portions = {p.source: p for p in phase.mixture}
-        tokens = np.array([[portions[n].share * phase.tokens for n in names]])
-        unique = np.array([float(portions[n].pool or supplies[n]) for n in names])
-        scores = mixture_score(found.law, tokens, unique, groups=codes)[:, 0]
-        noisy = scores * np.exp(
-            found.law.noise * rng.standard_normal(len(scores)) / len(cell) ** 0.5
-        )
-        low, high = band(noisy, level=level)
+    for i, budget in enumerate(seen.budgets):
+        scores = seen.predicted[:, i]
+        noise = found.law.noise * rng.standard_normal(len(scores)) / seen.runs[i] ** 0.5
+        low, high = band(scores * np.exp(noise), level=level)
         yield MixtureCheck(
-            budget=int(cell["budget"].iloc[0]),
+            budget=int(budget),
             predicted=Interval(
                 value=float(np.median(scores)), low=float(low), high=float(high), level=level
             ),
-            measured=float(cell[effects.AIM].mean()),
+            measured=float(seen.measured[i]),
         )
 
 

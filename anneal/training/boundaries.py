@@ -21,7 +21,7 @@ from torch import Tensor
 from anneal.errors import StoreError
 from anneal.plan.schedule import learning_rate
 from anneal.plan.values import PhaseEnd, RunSpec
-from anneal.store import Store, read_value, write_value, writing
+from anneal.store import Store, read_value, sweep_up, write_value, writing
 from anneal.training import checkpoint
 from anneal.training.engine import Engine
 from anneal.training.tensors import sha256
@@ -56,6 +56,7 @@ def keep(store: Store, boundary: Boundary, engine: Engine) -> None:
     weights, moments = engine.weights(), engine.moments()
     if engine.leader and not (folder / FILE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep_up(folder.parent, f"{folder.name}.")
         with writing(folder) as temporary:
             checkpoint.write_model(temporary, engine.model, weights, moments)
             write_value(temporary / FILE, boundary)

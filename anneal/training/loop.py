@@ -14,6 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from anneal.errors import StoreError
 from anneal.plan.values import PhaseEnd, Result, RunTask, Score
-from anneal.store import Store, read_value, write_value
+from anneal.store import Store, holding, read_value, sweep_up, write_value
 from anneal.training import boundaries, checkpoint
 from anneal.training.boundaries import Boundary
 from anneal.training.checkpoint import Progress
@@ -34,6 +35,12 @@ from anneal.training.tensors import sha256
 from anneal.training.watch import NonFinite, must_keep_guards, must_pass_gates
 from anneal.training.workbench import Workbench
 
+HALF_WRITTEN = (
+    *(("", name) for name in ("checkpoint-", "weights", "phase-", "result")),
+    ("kept", ""),
+)
+"""Where in its folder a run that was killed may have left something half written."""
+
 
 def train(
     task: RunTask,
@@ -43,7 +50,7 @@ def train(
     report: Callable[[int, int, float, float], None] = lambda *_: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """Carries out one run and writes its result, unless it is there already.
+    """Carries out one run and writes its result, unless it is there already; only one at a time.
 
     Args:
         task: spec, means and where the tokens lie.
@@ -55,9 +62,18 @@ def train(
     Raises:
         NonFinite, Interrupted, Aborted, TrainingError, StoreError.
     """
-    spec, folder = task.spec, store.run(task.spec.id)
-    started = time.monotonic()
+    folder, started = store.run(task.spec.id), time.monotonic()
     run = Run(task, store, bench, report, stopping)
+    with ExitStack() as held:
+        if run.engine.leader:  # what a killed launcher left may still save its work there
+            held.enter_context(holding(folder))
+        if run.engine.agree(run.engine.leader and (folder / "result.json").exists()):
+            return read_value(folder / "result.json", Result)
+        return _carry_out(run, started)
+
+
+def _carry_out(run: Run, started: float) -> Result:
+    task, spec, folder = run.task, run.spec, run.folder
     progress = run.begin()
     ready = time.monotonic()
     run.open(progress)
@@ -129,6 +145,9 @@ class Run:
     def begin(self) -> Progress:
         """Puts the furthest state there is into the engine: a checkpoint of the run's own, the end
         of a phase that it shares with another run, or its start."""
+        if self.engine.leader:
+            for place, name in HALF_WRITTEN:
+                sweep_up(self.folder / place, name)
         progress = self._resume() or Progress(phase=0, step=0)
         shared = boundaries.furthest(self.spec, self.store) if self.handed else 0
         if shared > progress.phase:
@@ -253,6 +272,7 @@ class Run:
             source_tokens=data.source_tokens,
             unique_tokens=data.unique_tokens,
             scores=scores,
+            start=progress.start if not index else {},
             loss=progress.phase_loss / max(progress.phase_steps, 1),
             learning_rate=progress.learning_rate,
             weights=weights,
@@ -265,9 +285,14 @@ class Run:
         if keep:
             self._keep(end, data)
         self._note(end)
-        where = f"at the end of phase `{phase.name}`"
-        must_keep_guards(scores, self.means.watch, where)
-        must_pass_gates(phase.name, scores, progress.start, self.means.watch)
+        self._ask_rules(end)
+
+    def _ask_rules(self, end: PhaseEnd) -> None:
+        """Ends the run at the end of a phase, also one that was trained before: who tries again
+        with the same rules is told the same."""
+        before = self.ends[-2].scores if len(self.ends) > 1 else end.start
+        must_keep_guards(end.scores, self.means.watch, f"at the end of phase `{end.phase}`")
+        must_pass_gates(end.phase, end.scores, before, self.means.watch)
 
     def _keep(self, end: PhaseEnd, data: PhaseData) -> None:
         rows = data.step(data.phase.steps - 1)
@@ -287,6 +312,7 @@ class Run:
         path = self.folder / f"phase-{index:02d}.json"
         if path.exists():
             self.ends.append(read_value(path, PhaseEnd))
+            self._ask_rules(self.ends[-1])
             return
         folder = self.store.boundary(self.spec.boundary(index))
         if not self.handed or not (folder / boundaries.FILE).exists():
@@ -298,6 +324,7 @@ class Run:
             self._take_up(index, data)
             end = end.model_copy(update={"scores": self.scores()})
         self._note(end)
+        self._ask_rules(end)
 
     def _note(self, end: PhaseEnd) -> None:
         self.ends.append(end)

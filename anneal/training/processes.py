@@ -8,12 +8,15 @@ question asked by NCCL would make the CPU wait for all work that its GPU still h
 
 from __future__ import annotations
 
+import fcntl
+import io
 import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
@@ -110,6 +113,7 @@ def _join(backend: str, *, alone: bool) -> None:
     os.environ.update(prepare_environment(os.environ))
     import deepspeed
 
+    _build()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed still calls collectives by names that torch has deprecated, at every step
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
@@ -118,3 +122,23 @@ def _join(backend: str, *, alone: bool) -> None:
         meeting = Path(tempfile.mkdtemp(prefix="anneal-")) / "meeting"
         dist.init_process_group(backend, init_method=f"file://{meeting}", rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, timeout=PATIENCE, verbose=False)
+
+
+def _build() -> None:
+    """Builds and loads what DeepSpeed is about to load, one process at a time.
+
+    torch guards that with a file, at every start: one that was killed just then leaves it behind,
+    and all that come later wait for it for ever. The kernel's lock around it goes with its process,
+    so a file that is found while holding it is a dead process's.
+    """
+    from deepspeed.comm.torch import build_shm_op
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", get_default_build_root()))
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".building", "a", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for left in root.glob("deepspeed_shm_comm/lock"):
+            left.unlink()
+        with redirect_stdout(io.StringIO()):  # DeepSpeed says so once more
+            build_shm_op()

@@ -1,5 +1,20 @@
-"""Fixtures that integration tests share with unit tests."""
+"""Fixtures that integration tests share with unit tests and with each other."""
+
+from pathlib import Path
+
+import pytest
 
 from tests.curation.conftest import carry_out
+from tests.integration import full_run
 
 __all__ = ["carry_out"]
+
+
+@pytest.fixture(scope="session")
+def decided(tmp_path_factory) -> Path:
+    """A small sweep that has decided: what full runs begin with. Copy it, never write to it."""
+    folder = tmp_path_factory.mktemp("decided")
+    full_run.write_corpus(folder)
+    done = full_run.anneal(folder, "sweep", "small.yaml")
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -2,9 +2,13 @@
 
 Started in place of `python -m anneal` (`python -m tests.integration.planted VERB --serve`). The
 truth is in the environment, `PLANTED`: JSON {floor, base, alpha, r_star, noise,
-tau: {source: tokens}, tokens: {source or target: unique tokens}, guard: slope}.
+tau: {source: tokens}, tokens: {source or target: unique tokens}, guard: slope, and perhaps
+complements: [c, D0]}.
 
     score = floor + (base - floor) (1 + sum_i D_i / tau_i) ^ -alpha,  D_i effective data of source i
+
+With complements mixtures are better than the rule of `allocation.mixture`: the score is multiplied
+by exp(-c M log(1 + D / D0)), M = 1 - sum of squared shares of the D source tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +43,12 @@ def effective(tokens: float, unique: float, r_star: float) -> float:
 
 def true_score(truth: dict, tokens: dict[str, float], unique: dict[str, float]) -> float:
     depth = sum(effective(tokens[s], unique[s], truth["r_star"]) / truth["tau"][s] for s in tokens)
-    return truth["floor"] + (truth["base"] - truth["floor"]) * (1 + depth) ** -truth["alpha"]
+    score = truth["floor"] + (truth["base"] - truth["floor"]) * (1 + depth) ** -truth["alpha"]
+    if "complements" not in truth or not tokens:
+        return score
+    (c, d0), total = truth["complements"], sum(tokens.values())
+    mixed = 1 - sum((x / total) ** 2 for x in tokens.values())
+    return score * math.exp(-c * mixed * math.log1p(total / d0))
 
 
 def prepare(step: PrepareStep, store: Store) -> None:

@@ -33,6 +33,9 @@ class Here(Launcher):
                 planted.handle(task.spec, lambda *_, **__: None)
         return [Outcome(task=task.id, ok=True) for task in tasks]
 
+    def admit(self, slots: int, *, what: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -26,6 +26,7 @@ from anneal.report.decision import (
     NextRun,
     NoiseRow,
     Registration,
+    RuleError,
     Sensitivity,
     SourceFit,
 )
@@ -258,6 +259,20 @@ def decision(**replaced: Any) -> Decision:
         "hold_out": hold_out(),
         "mixture_checks": (
             MixtureCheck(budget=BUDGETS[3], predicted=around(1.951, 0.021), measured=1.946),
+        ),
+        "rule_errors": (
+            RuleError(
+                score="score",
+                budgets=(BUDGETS[3],),
+                runs=(1,),
+                off=(-0.0026,),
+                slope=around(-0.001, 0.008),
+                lasts=0.61,
+                part=0.66,
+                change=around(-0.003, 0.02),
+                rule=around(1.589, 0.017),
+                corrected=around(1.584, 0.019),
+            ),
         ),
         "allocation": allocation(),
         "binding": (
