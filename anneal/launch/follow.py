@@ -43,6 +43,8 @@ class Follower:
         self._on_event = on_event
         self._at: dict[str, tuple[str, int]] = {}
         """Shift and slot of tasks under way."""
+        self._back: dict[str, float] = {}
+        """Seconds of tasks that were given back in what is being read."""
         self._applied: set[Path] = set()
         self._pending: dict[str, list[Stumble]] = defaultdict(list)
         self._places: dict[str, int] = {}
@@ -77,6 +79,8 @@ class Follower:
         for name, stumbles in self._pending.items():
             while stumbles:
                 self._stumble(self._tasks[name], stumbles.pop(0))
+        for name in list(self._back):  # after failures: one of them may have been the reason
+            self._return(self._tasks[name])
 
     def settle_done(self, *, at_once: bool = False) -> None:
         """Settles tasks whose result exists though no shift said so, the second time it is seen."""
@@ -107,12 +111,16 @@ class Follower:
 
     def _hear(self, task: Task, shift: str, note: Note, alive: Collection[str]) -> None:
         if note.kind == "began":
+            if task.id in self._back:
+                self._return(task)
             if task.id in self._at:  # by another, whose attempt is over
                 self._close(task)
             if not self._board.settled(task):
                 self._begin(task, shift, note, alive)
         elif note.kind == "advanced":
             if task.id not in self._at:
+                if task.id in self._back:
+                    self._return(task)
                 self._begin(task, shift, note, alive)
             if self._at[task.id][0] == shift:
                 known = note.model_dump(include={"done", "total", "loss", "tokens_per_second"})
@@ -121,11 +129,17 @@ class Follower:
             self._succeed(task, note.seconds)
         elif note.kind == "back" and self._at.get(task.id, ("",))[0] == shift:
             del self._at[task.id]
-            if self._board.halted:
-                reason = "stopped while under way"
-                self._board.abandon(task, reason, seconds=note.seconds)
-            else:
-                self._board.give_back(task, seconds=note.seconds)
+            self._back[task.id] = note.seconds
+
+    def _return(self, task: Task) -> None:
+        """Settles a task that a shift saved and gave back."""
+        seconds = self._back.pop(task.id)
+        if self._board.settled(task):
+            return
+        if self._board.halted:
+            self._board.abandon(task, "stopped while under way", seconds=seconds)
+        else:
+            self._board.give_back(task, seconds=seconds)
 
     def _begin(self, task: Task, shift: str, note: Note, alive: Collection[str]) -> None:
         self._mark_begun(task)
@@ -150,7 +164,7 @@ class Follower:
     def _succeed(self, task: Task, seconds: float) -> None:
         if self._board.settled(task):
             return
-        if task.id not in self._at:
+        if task.id not in self._at and self._back.pop(task.id, None) is None:
             self._mark_begun(task)
         self._at.pop(task.id, None)
         self._board.succeed(task, seconds)
@@ -166,7 +180,7 @@ class Follower:
     def _stumble(self, task: Task, stumble: Stumble) -> None:
         if self._board.settled(task):
             return
-        if task.id not in self._at:
+        if task.id not in self._at and self._back.pop(task.id, None) is None:
             self._mark_begun(task)
         _, slot = self._at.pop(task.id, ("", 0))
         told = stumble.failure

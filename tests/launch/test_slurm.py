@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import anneal
@@ -79,34 +80,35 @@ class TestSlurmLauncher(LauncherContract):
     def make(self, folder, **settings):
         return make_launcher(folder, **settings)
 
-    @pytest.mark.parametrize("name", ["--signal=KILL", ""])
-    def test_a_cancelled_shift_is_made_up_for_by_another(self, tmp_path, name):
-        """A shift is ended in mid-run, with and without warning: each task ends once."""
+    @pytest.mark.parametrize("warned", [True, False])
+    def test_a_shift_that_ends_in_mid_run_is_made_up_for_by_another(self, tmp_path, warned):
+        """By scancel, and by SIGKILL without a word: what it had saved is gone on with."""
         tasks = [
             make_task(tmp_path, f"t{n}", "steps", steps=80, sleep=0.05, size=9 - n)
             for n in range(3)
         ]
-        ended = []
+        ended: list[str] = []
 
         def listen(event):
             if getattr(event, "done", 0) >= 10 and not ended:
-                ended.append(queue())
-                words = ["scancel", *([name, "--full"] if name else []), ended[0][0].split()[0]]
-                subprocess.run(words, check=True)
+                ended.extend(line.split()[0] for line in queue())
+                if warned:
+                    subprocess.run(["scancel", ended[0]], check=True)
+                else:
+                    shift_process(tmp_path).kill()
 
         with make_launcher(tmp_path) as launcher:
             outcomes = launcher.run(tasks, on_event=listen)
         assert ended
         assert all(o.ok and not o.skipped for o in outcomes)
-        counts = [len(attempts(t)) for t in tasks]
-        assert counts == [2, 2, 1]
-        assert all(shown(t)["resumed"] >= 10 - 1 for t in tasks[:1])
-        assert [o.attempts for o in outcomes] == ([2, 2, 1] if name else [1, 1, 1])
-        assert len({int(p.stem.split("-")[-1].split("_")[0]) for p in notes(tmp_path)}) == 2
+        assert [len(attempts(t)) for t in tasks] == [2, 2, 1]
+        assert all(shown(t)["resumed"] for t in tasks[:2])
+        assert [o.attempts for o in outcomes] == ([1, 1, 1] if warned else [2, 2, 1])
+        assert len(notes(tmp_path)) == 2
         assert not leftovers(tmp_path)
 
     def test_a_job_whose_time_is_over_goes_on_in_its_next_life(self, tmp_path):
-        task = make_task(tmp_path, "t", "steps", steps=400, sleep=0.05)
+        task = make_task(tmp_path, "t", "steps", steps=100, sleep=0.05)
 
         def listen(event):
             if getattr(event, "done", 0) >= 10 and not told:
@@ -120,7 +122,8 @@ class TestSlurmLauncher(LauncherContract):
         assert outcome.attempts == 1
         assert len(attempts(task)) == 2
         assert shown(task)["resumed"] >= 10
-        assert len({p.stem.rpartition(".")[0] for p in notes(tmp_path)}) in (1, 2)
+        lives = [p.stem.rpartition("-")[2] for p in notes(tmp_path)]
+        assert lives == [f"{told[0]}.0", f"{told[0]}.1"]
 
     def test_a_coordinator_that_was_killed_finds_its_jobs_again(self, tmp_path):
         tasks = [make_task(tmp_path, f"t{n}", "steps", steps=60, sleep=0.1) for n in range(2)]
@@ -199,6 +202,16 @@ def test_without_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LaunchError, match="`squeue` is not installed here"):
         make_launcher(tmp_path).run([make_task(tmp_path, "t")])
+
+
+def shift_process(folder: Path) -> psutil.Process:
+    desk = str(folder / "sweep" / "cluster")
+    (found,) = (
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if (p.info["cmdline"] or [])[-2:] == ["shift", desk]
+    )
+    return found
 
 
 def notes(folder: Path) -> list[Path]:
