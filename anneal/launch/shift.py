@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 
@@ -81,6 +82,8 @@ class Shared:
         self._looked = self._watched = -1e9
         self._idle: float | None = None
         self._launches: dict[str, str] = {}
+        self._met: dict[str, bool] = {}
+        """Whether the result of a need exists."""
         self._follow(orders)
 
     @property
@@ -124,7 +127,8 @@ class Shared:
         return task
 
     def waiting(self) -> list[Task]:
-        return [t for t in self._open.values() if t.needs and not self._may_begin(t)]
+        blocked = (t for t in self._open.values() if t.needs and not self._may_begin(t))
+        return list(islice(blocked, self._orders.work.slots))
 
     def attempt(self, task: Task) -> int:
         return len(self._stumbles.get(task.id, ())) + 1
@@ -133,6 +137,7 @@ class Shared:
         self._desk.note(self._shift, Note(kind="ended", task=task.id, seconds=seconds))
         self._drop(task, finished=True)
         self._open.pop(task.id, None)
+        self._met[task.id] = True
 
     def fail(
         self, task: Task, kind: FailureClass, message: str, *, log: str, seconds: float
@@ -189,7 +194,13 @@ class Shared:
     def _may_begin(self, task: Task) -> bool:
         if hopeless(self._stumbles.get(task.id, []), self._orders.work.retries):
             return False
-        return all(Path(self._done[need]).exists() for need in task.needs)
+        return all(self._is_met(need) for need in task.needs)
+
+    def _is_met(self, need: str) -> bool:
+        """Whether the result exists; asked once between two looks, and not again once it does."""
+        if need not in self._met:
+            self._met[need] = Path(self._done[need]).exists()
+        return self._met[need]
 
     def _look(self, *, at_once: bool = False) -> None:
         """Signs of life, new orders, what others failed at and whom they have lost."""
@@ -201,6 +212,7 @@ class Shared:
         if (orders := self._desk.orders()) is not None:
             self._follow(orders)
         self._count()
+        self._met = {need: met for need, met in self._met.items() if met}
         self._fresh = True
         if self._orders.state == "stop" and not self._stop:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -223,6 +235,7 @@ class Shared:
         ordered = sorted(orders.tasks, key=lambda task: -task.size)
         self._open = {task.id: task for task in ordered}
         self._done = {task.id: task.done for task in orders.tasks}
+        self._met = {}
         self._idle = None
         self._count()
         self._fresh = True
@@ -234,6 +247,7 @@ class Shared:
 
     def _drop(self, task: Task, *, finished: bool = False) -> None:
         self._mine.pop(task.id, None)
+        self._idle = None
         if task.id in self._leases.held:
             self._leases.give_back(task.id, finished=finished)
         self._fresh = True
@@ -258,7 +272,6 @@ def shift(folder: Path) -> int:
     Raises:
         LaunchError: no orders, or workers that cannot be started.
     """
-    stop = _listen()
     desk = Desk(folder)
     orders = desk.orders()
     if orders is None:
@@ -268,6 +281,7 @@ def shift(folder: Path) -> int:
     name = shift_name(desk, os.environ)
     leases = leases_of(orders, name)
     board: Shared | None = None
+    stop = _listen()
     try:
         desk.note(name, Note(kind="present"))
         _end_former(desk, orders, leases, name)
@@ -350,10 +364,12 @@ def _launcher(desk: Desk, orders: Orders, name: str) -> LocalLauncher:
         max_failures=work.max_failures,
         grace_seconds=work.grace_seconds,
     )
+    logs = Path(orders.logs)
+    logs.mkdir(parents=True, exist_ok=True)
     return LocalLauncher(
         Store(orders.store),
         on_gpus(settings) if work.gpus else settings,
-        logs=Path(orders.logs),
+        logs=logs,
         slot_logs=desk.folder / "slots" / name,
         command=orders.command,
     )

@@ -52,8 +52,8 @@ from anneal.launch.values import (
 )
 from anneal.store import Store, write
 
-TICK_SECONDS = 0.2
-"""Between two looks at what shifts wrote down."""
+TICK_SECONDS = 1.0
+"""Between two looks at what shifts wrote down; less where Slurm is asked as often."""
 STUCK_SECONDS = 10.0
 """A job that waits for what never comes is given up after this time: a cluster that has just been
 started or configured anew says so of any job for a moment."""
@@ -220,13 +220,14 @@ class SlurmLauncher(Launcher):
                 looked = time.monotonic()
             _announce(board, on_event)
             if not board.finished:
-                time.sleep(TICK_SECONDS)
+                time.sleep(min(TICK_SECONDS, self.settings.poll_seconds / 4))
 
     def _look(self, tasks: Sequence[Task], board: Board, follower: Follower) -> None:
         """Asks Slurm, ends leases of jobs that are gone, settles, submits what is missing."""
         follower.settle_done()
         leases = follower.leases
-        held = {t.id: leases.holder(t.id) for t in tasks if t.id in leases.claimed()}
+        claimed = leases.claimed()
+        held = {task.id: leases.holder(task.id) for task in tasks if task.id in claimed}
         # Leases first: a job that Slurm does not know afterwards cannot make one any more.
         try:
             self._alive = jobs.jobs(self._name)
@@ -334,7 +335,7 @@ class SlurmLauncher(Launcher):
             _announce(board, on_event)
             if time.monotonic() > deadline:
                 break
-            time.sleep(TICK_SECONDS)
+            time.sleep(min(TICK_SECONDS, self.settings.poll_seconds / 4))
         jobs.cancel(self._name)
         follower.settle_done(at_once=True)
         follower.abandon()
