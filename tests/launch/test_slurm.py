@@ -18,6 +18,7 @@ from anneal.launch.jobs import jobs
 from anneal.launch.slurm import Slurm, SlurmLauncher
 from anneal.launch.values import LaunchError
 from anneal.store import Store
+from tests.integration import corpus
 
 from .cluster import absent, cluster
 from .contract import WORKER, LauncherContract, attempts, make_task, shown
@@ -190,12 +191,47 @@ class TestSlurmLauncher(LauncherContract):
         assert hint in raised.value.hint
         assert not jobs((tmp_path / "sweep" / "cluster" / "name").read_text().strip())
 
+    def test_a_cluster_that_does_not_answer(self, tmp_path, monkeypatch):
+        conf = Path(os.environ["SLURM_CONF"]).read_text()
+        (tmp_path / "slurm.conf").write_text(conf.replace("SlurmctldPort=16827", "SlurmctldPort=9"))
+        monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+        with (
+            make_launcher(tmp_path) as launcher,
+            pytest.raises(LaunchError, match="Unable to contact slurm controller") as raised,
+        ):
+            launcher.run([make_task(tmp_path, "t")])
+        assert "sinfo" in raised.value.hint
+
     def test_jobs_that_end_before_they_begin(self, tmp_path):
         with (
             make_launcher(tmp_path, setup=("echo no such module >&2; exit 1",)) as launcher,
             pytest.raises(LaunchError, match=r"before their shift begins [(]no such module"),
         ):
             launcher.run([make_task(tmp_path, "t")])
+
+
+def test_a_sweep_on_the_cluster_measures_what_it_does_here(tmp_path):
+    """The same file, run by run the same scores to the last bit; nothing of the launch is left."""
+    small = ["budget.seeds=2", "launcher.threads=1", "launcher.slots=2"]
+    there = ["launcher=slurm", "launcher.gpus=0", "launcher.jobs=1", "launcher.poll_seconds=1"]
+    there += ["launcher.memory=6G", "launcher.linger_seconds=20"]
+    scores = []
+    for place, words in (("there", there), ("here", ["launcher.pin=false"])):
+        folder = tmp_path / place
+        folder.mkdir()
+        corpus.make(folder)
+        command = [sys.executable, "-m", "anneal", "sweep", "small.yaml", *words, *small]
+        environment = {**os.environ, "PYTHONPATH": ROOT}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        results = sorted((folder / "store" / "runs").glob("*/result.json"))
+        scores.append({p.parent.name: json.loads(p.read_text())["scores"] for p in results})
+    assert scores[0] == scores[1]
+    assert len(scores[0]) > 5
+    left = [p.name for p in (tmp_path / "there" / "store" / "leases").iterdir()]
+    assert left == [".beats"]
 
 
 def test_without_slurm(tmp_path, monkeypatch):
