@@ -279,7 +279,7 @@ class SlurmLauncher(Launcher):
     def _submit_missing(self, board: Board, follower: Follower) -> None:
         if board.halted:
             return
-        alive = sum(job.state != "COMPLETING" for job in self._alive.values())
+        alive = len(self._alive)  # one that is COMPLETING may be about to wait again
         wanted = sum(t.slots for t in (*board.ready, *follower.under_way))
         missing = min(self.settings.jobs, math.ceil(wanted / self.settings.slots)) - alive
         if missing > 0 and board.ready:
