@@ -113,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         help="all of the sweep's sources and targets where none is named; or one step's file",
     )
     made.add_argument("--serve", action="store_true", help="read steps from standard input")
+    made = verb("shift", _shift, "carry out a launcher's tasks inside an allocation of a cluster")
+    made.add_argument("folder", type=Path, metavar="FOLDER", help="holds the launcher's tasks.json")
     made = verb("synthesize", _synthesize, "have a teacher model write one source of a sweep")
     made.add_argument(
         "words",
@@ -290,6 +292,12 @@ def _run(words: argparse.Namespace) -> int:
     if is_rank() and words.spec is not None:  # one process of a run: torchrun started it
         return run_as_rank(worker, str(words.spec))
     return _alone(words.spec, worker)
+
+
+def _shift(words: argparse.Namespace) -> int:
+    from anneal.launch.shift import shift
+
+    return shift(words.folder)
 
 
 def _prepare(words: argparse.Namespace) -> int:

@@ -16,7 +16,8 @@ file is written last (`manifest.json`, `result.json`): its existence is the only
       boundaries/<address>/   state after a phase, for all runs that began alike: boundary.json last
       predictions/<address>/  prediction.json, written before; measured.json, afterwards
       pretrain/<name>/        plan.json and report/ of a full run
-      sweeps/<name>/          plan.json, registrations/ and report/
+      sweeps/<name>/          plan.json, registrations/ and report/; cluster/ with orders for shifts
+      leases/                 who carries which run or step out, where several processes could
       cache/                  compiled kernels, answers of teachers: may be deleted at any time, and
                               is then made, and paid for, again
 """
@@ -112,6 +113,10 @@ class Store:
 
     def sweep(self, name: str) -> Path:
         return self.root / "sweeps" / name
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "leases"
 
     def cache(self, name: str) -> Path:
         return self.root / "cache" / name

@@ -21,10 +21,40 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import Protocol
 
 from anneal.launch.values import Outcome, Task
 from anneal.plan.failures import INFRASTRUCTURE
 from anneal.plan.values import Failure, FailureClass
+
+
+class Bookkeeping(Protocol):
+    """What whoever carries tasks out asks and tells; `Board` says what each means."""
+
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def next(self) -> Task | None: ...
+    def take(self) -> Task | None: ...
+    def waiting(self) -> list[Task]: ...
+    def attempt(self, task: Task) -> int: ...
+    def succeed(self, task: Task, seconds: float) -> None: ...
+    def may_shrink(self, task: Task) -> bool: ...
+    def fail(
+        self,
+        task: Task,
+        kind: FailureClass,
+        message: str,
+        *,
+        log: str,
+        seconds: float,
+        micro_batch: int | None = None,
+    ) -> tuple[Failure, bool]: ...
+    def abandon(self, task: Task, reason: str, *, seconds: float) -> None: ...
+    def halt(self, reason: str) -> None: ...
+    def news(self) -> list[Outcome]: ...
 
 
 class Board:
@@ -59,8 +89,7 @@ class Board:
         self._seconds: dict[str, float] = defaultdict(float)
         self._lost: dict[str, int] = defaultdict(int)
         self._smaller: dict[str, int] = {}
-        self.failures = 0
-        """Tasks that failed for good."""
+        self._failures = 0
         self._halted = ""
         self._ready: list[tuple[float, int, str]] = []
         self._needed_by: dict[str, list[str]] = defaultdict(list)
@@ -82,6 +111,21 @@ class Board:
         return len(self._outcomes) == len(self._tasks)
 
     @property
+    def failures(self) -> int:
+        """Tasks that failed for good."""
+        return self._failures
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing more is begun."""
+        return bool(self._halted)
+
+    @property
+    def ready(self) -> list[Task]:
+        """Tasks that may be begun, in no order."""
+        return [self._tasks[name] for _, _, name in self._ready]
+
+    @property
     def next(self) -> Task | None:
         """What `take` would give. Where it does not fit, nothing else is to be begun."""
         return self._tasks[self._ready[0][2]] if self._ready else None
@@ -93,6 +137,22 @@ class Board:
         task = self._tasks[heapq.heappop(self._ready)[2]]
         self._attempts[task.id] += 1
         return task
+
+    def begin(self, task: Task) -> None:
+        """Somebody else chose to begin this task, which need not be the next."""
+        self._ready = [row for row in self._ready if row[2] != task.id]
+        heapq.heapify(self._ready)
+        self._attempts[task.id] += 1
+
+    def give_back(self, task: Task, *, seconds: float) -> None:
+        """The task was begun and saved, to go on elsewhere: no attempt that counts."""
+        self._seconds[task.id] += seconds
+        self._attempts[task.id] -= 1
+        self._queue(task)
+
+    def settled(self, task: Task) -> bool:
+        """Whether what became of the task is known."""
+        return task.id in self._outcomes
 
     def waiting(self) -> list[Task]:
         """Tasks that need another one first, the longest first."""
@@ -154,7 +214,7 @@ class Board:
         if self._tried_again(task, kind, micro_batch):
             self._queue(task)
             return failure, True
-        self.failures += 1
+        self._failures += 1
         self._settle(
             Outcome(
                 task=task.id,
@@ -166,8 +226,8 @@ class Board:
             )
         )
         self._block(task, f"needs `{task.label}`, which failed ({kind})")
-        if self._max_failures is not None and self.failures >= self._max_failures:
-            self.halt(f"not begun: gave up after {self.failures} failed")
+        if self._max_failures is not None and self._failures >= self._max_failures:
+            self.halt(f"not begun: gave up after {self._failures} failed")
         return failure, False
 
     def abandon(self, task: Task, reason: str, *, seconds: float) -> None:

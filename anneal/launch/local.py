@@ -23,7 +23,6 @@ What ends a worker, and what follows:
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -38,7 +37,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from anneal.launch.board import Board
+from anneal.launch.board import Board, Bookkeeping
 from anneal.launch.pool import Pool
 from anneal.launch.process import Worker, cause_of_death, tail
 from anneal.launch.shrink import shrink
@@ -67,8 +66,6 @@ TICK_SECONDS = 0.2
 """Longest wait between two looks at signals and at processes that died without a word."""
 SOUND: frozenset[FailureClass] = frozenset({"non_finite", "bad_data", "aborted", "network"})
 """Failures that leave a worker as it was."""
-REPEAT = "python -m anneal"
-"""How a person starts one task again: this, its verb and its spec."""
 
 
 class Local(Value):
@@ -103,6 +100,7 @@ class LocalLauncher(Launcher):
         settings: slots, threads, retries and the like.
         logs: folder of logs: `TASK.log`, and `slot-N-VERB.log` (`slot-N+M-VERB.log` of a group)
             for what has no task.
+        slot_logs: another folder for the latter.
         command: words before `VERB --serve`.
         environment: added to the inherited environment of the workers; never logged.
 
@@ -116,6 +114,7 @@ class LocalLauncher(Launcher):
         settings: Local | None = None,
         *,
         logs: Path,
+        slot_logs: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "anneal"),
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -132,7 +131,8 @@ class LocalLauncher(Launcher):
             ),
         )
         self._logs = logs.absolute()
-        self._pool = Pool(self.slots, command=command, logs=self._logs)
+        slot_logs = slot_logs.absolute() if slot_logs else self._logs
+        self._pool = Pool(self.slots, command=command, logs=slot_logs)
         self._served: set[str] = set()
         self._interrupts = 0
 
@@ -145,6 +145,11 @@ class LocalLauncher(Launcher):
         limit = 1 if self.settings.fail_fast else self.settings.max_failures
         board = Board(tasks, done=done, retries=self.settings.retries, max_failures=limit)
         on_event(Planned(tasks=tuple(tasks), slots=len(self.slots)))
+        self.carry_out(board, on_event)
+        return board.outcomes()
+
+    def carry_out(self, board: Bookkeeping, on_event: Listener) -> None:
+        """Carries out what a board gives until it is finished; raises as `run` does."""
         _announce(board, on_event)
         with self._catching_interrupts():
             try:
@@ -159,7 +164,6 @@ class LocalLauncher(Launcher):
                 self._stop_busy(board, on_event)
                 self.close()
                 raise
-        return board.outcomes()
 
     def admit(self, slots: int, *, what: str) -> None:
         """Checks that a task of so many slots could be carried out; see `Launcher.admit`."""
@@ -183,7 +187,7 @@ class LocalLauncher(Launcher):
         """Ends the warm workers: they exit when their standard input ends."""
         self._pool.close()
 
-    def _hand_out(self, board: Board, on_event: Listener) -> None:
+    def _hand_out(self, board: Bookkeeping, on_event: Listener) -> None:
         while (task := board.next) is not None:
             group = self._pool.place(task)
             if group is None:
@@ -202,7 +206,7 @@ class LocalLauncher(Launcher):
             )
         self._pool.get_ready(board.waiting())
 
-    def _listen(self, board: Board, on_event: Listener) -> None:
+    def _listen(self, board: Bookkeeping, on_event: Listener) -> None:
         """Waits a little for messages and deaths, and settles them."""
         self._pool.wait(TICK_SECONDS)
         for worker in self._pool.workers:
@@ -220,7 +224,7 @@ class LocalLauncher(Launcher):
         self,
         worker: Worker,
         message: Ready | Start | Progress | Done | Failed,
-        board: Board,
+        board: Bookkeeping,
         on_event: Listener,
     ) -> None:
         task = worker.task
@@ -248,7 +252,7 @@ class LocalLauncher(Launcher):
             problem = f"the worker said done and wrote no {task.done}"
             self._fail(worker, "bug", problem, board, on_event)
 
-    def _mourn(self, worker: Worker, board: Board, on_event: Listener) -> None:
+    def _mourn(self, worker: Worker, board: Bookkeeping, on_event: Listener) -> None:
         """Settles the task of a worker that ended, or is ending, by itself."""
         code = self._pool.remove(worker)
         task = worker.task
@@ -269,7 +273,12 @@ class LocalLauncher(Launcher):
         self._fail(worker, kind, cause, board, on_event)
 
     def _fail(
-        self, worker: Worker, kind: FailureClass, message: str, board: Board, on_event: Listener
+        self,
+        worker: Worker,
+        kind: FailureClass,
+        message: str,
+        board: Bookkeeping,
+        on_event: Listener,
     ) -> None:
         task = worker.task
         if task is None:
@@ -287,12 +296,12 @@ class LocalLauncher(Launcher):
                 slot=worker.group.first,
                 failure=failure,
                 retry=retry,
-                again=f"{REPEAT} {task.verb} {shlex.quote(task.spec)}",
+                again=task.again,
                 micro_batch=micro if retry else None,
             )
         )
 
-    def _stop_busy(self, board: Board, on_event: Listener) -> None:
+    def _stop_busy(self, board: Bookkeeping, on_event: Listener) -> None:
         """Stops every task under way, letting workers save; those tasks are missing."""
         board.halt("not begun: the launch was stopped")
         busy = self._pool.busy
@@ -315,7 +324,7 @@ class LocalLauncher(Launcher):
             _announce(board, on_event)
             self._pool.wait(TICK_SECONDS if busy else 0)
 
-    def _drop(self, worker: Worker, board: Board) -> None:
+    def _drop(self, worker: Worker, board: Bookkeeping) -> None:
         """Settles the task of a worker that was stopped on purpose."""
         self._pool.remove(worker)
         task, worker.task = worker.task, None
@@ -345,7 +354,7 @@ class LocalLauncher(Launcher):
             signal.signal(signal.SIGINT, before)
 
 
-def _announce(board: Board, on_event: Listener) -> None:
+def _announce(board: Bookkeeping, on_event: Listener) -> None:
     for outcome in board.news():
         on_event(Settled(outcome=outcome))
 

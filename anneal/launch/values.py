@@ -13,6 +13,7 @@ A `Launcher` carries tasks out, and tells whoever listens through `Event`s while
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -53,6 +54,11 @@ class Task(Value):
     """Tokens, for the progress bar until the worker says better."""
     slots: int = Field(1, gt=0)
     """Slots it takes, with the cores and devices of all of them: processes of one run."""
+
+    @property
+    def again(self) -> str:
+        """Command with which a person carries out this one task."""
+        return f"python -m anneal {self.verb} {shlex.quote(self.spec)}"
 
 
 class Outcome(Value):

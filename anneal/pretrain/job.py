@@ -15,8 +15,8 @@ from pathlib import Path
 
 from anneal.calibration import calibration
 from anneal.errors import PlanError, TrainingError
+from anneal.launch.choose import launcher_for
 from anneal.launch.live import Live
-from anneal.launch.local import LocalLauncher, on_gpus
 from anneal.launch.values import Launcher, Outcome
 from anneal.ledger import Ledger
 from anneal.plan.audit import AuditRow
@@ -109,7 +109,7 @@ def pretrain(
     with (
         store.lock(f"pretrain {ask.name}"),
         Live() as live,
-        launcher or LocalLauncher(store, on_gpus(ask.launcher), logs=folder / "logs") as workers,
+        launcher or launcher_for(ask.launcher, store, logs=folder / "logs") as workers,
     ):
         workers.admit(asked_of(ask).engine.processes, what="the full run")
         live.say("preparing sources and targets")

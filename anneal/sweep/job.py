@@ -16,8 +16,8 @@ from pathlib import Path
 
 from anneal.calibration import calibration
 from anneal.errors import LawError, TrainingError
+from anneal.launch.choose import launcher_for
 from anneal.launch.live import Live
-from anneal.launch.local import LocalLauncher, on_gpus
 from anneal.launch.values import Event, Launcher, Outcome, Settled
 from anneal.ledger import Ledger
 from anneal.plan.predictions import Calibration
@@ -61,7 +61,7 @@ def sweep(
     with (
         store.lock(f"sweep {ask.name}"),
         Live() as live,
-        launcher or LocalLauncher(store, on_gpus(ask.launcher), logs=folder / "logs") as workers,
+        launcher or launcher_for(ask.launcher, store, logs=folder / "logs") as workers,
     ):
         held = calibration(store)  # a damaged record is told before anything is spent
         live.say("preparing sources and targets")

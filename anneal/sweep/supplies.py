@@ -15,8 +15,8 @@ from anneal.curation.dropped import DROPPED_FILE
 from anneal.curation.steps import Synthesize
 from anneal.curation.values import CurationRecord, StepRecord
 from anneal.errors import SettingsError
+from anneal.launch.choose import launcher_for
 from anneal.launch.live import Live
-from anneal.launch.local import LocalLauncher, on_gpus
 from anneal.plan.budget import Prices
 from anneal.sources.evidence import NOT_STATED
 from anneal.sources.values import Cost, Manifest
@@ -40,7 +40,7 @@ def prepare_sources(ask: Sweep, names: Sequence[str]) -> None:
     with (
         store.lock(f"prepare {' '.join(names)}"),
         Live() as live,
-        LocalLauncher(store, on_gpus(ask.launcher), logs=logs) as workers,
+        launcher_for(ask.launcher, store, logs=logs) as workers,
     ):
         live.say(f"preparing {', '.join(names) or 'everything that the sweep names'}")
         steps = prepare_some(ask, names, store, workers, live)

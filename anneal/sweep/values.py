@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from anneal.curation.values import CuratedSource, CuratedTarget, TokenizerSettings, TrainedTokenizer
 from anneal.launch.local import Local
+from anneal.launch.slurm import Slurm
 from anneal.plan.budget import Budget, Prices
 from anneal.plan.means import Means
 from anneal.plan.pretraining import Pretraining
@@ -98,7 +99,7 @@ class Sweep(Value):
     prices: Prices
     law: LawSettings
     allocation: AllocationSettings = AllocationSettings()
-    launcher: Local = Local()
+    launcher: Local | Slurm = Field(Local(), discriminator="kind")
     engine: Means = Means()
     pretrain: Pretraining | None = None
     """The full run, which the decision is for; no part of what the sweep itself does."""
