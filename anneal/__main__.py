@@ -8,7 +8,6 @@ partial (some runs failed; what finished was fitted) or the full run ended early
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -60,7 +59,11 @@ _preempted: list[int] = []
 def _preempt(number: int, frame: FrameType | None) -> None:
     """Lets workers save, as Ctrl-C does; the exit code tells the two apart."""
     _preempted.append(number)
-    os.kill(os.getpid(), signal.SIGINT)
+    interrupted = signal.getsignal(signal.SIGINT)
+    if callable(interrupted):
+        interrupted(signal.SIGINT, frame)
+    else:  # started in the background, where a shell has SIGINT ignored
+        raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

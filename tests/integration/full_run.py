@@ -167,12 +167,19 @@ def alive(folder: Path) -> list[psutil.Process]:
 
 
 class Started:
-    """A full run under way."""
+    """A full run under way.
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    Args:
+        folder: of its sweep.
+        words: further ones of the command.
+        background: as a shell starts it with `&`: SIGINT is ignored.
+    """
+
+    def __init__(self, folder: Path, *words: str, background: bool = False) -> None:
         self.folder = folder
+        ignore = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if background else []
         self.process = subprocess.Popen(
-            command("pretrain", "small.yaml", *words),
+            [*ignore, *command("pretrain", "small.yaml", *words)],
             cwd=folder,
             env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,

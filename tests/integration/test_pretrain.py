@@ -275,8 +275,9 @@ def test_told_to_stop_it_saves_leaves_with_75_and_goes_on(undisturbed, fresh):
     no_remains(fresh)
 
 
-def test_told_to_stop_before_anything_trains(fresh):
-    run = Started(fresh)
+@pytest.mark.parametrize("background", [False, True])
+def test_told_to_stop_before_anything_trains(fresh, background):
+    run = Started(fresh, background=background)
     assert run.until(lambda: list((fresh / "store" / "pretrain").glob("small/plan.json")))
     assert run.stop() == 75
     gone(fresh)
