@@ -19,6 +19,8 @@ from anneal.sweep.base import base_spec
 from anneal.sweep.values import Sweep
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.integration
+
 PRESETS = sorted(p.stem for p in (REPOSITORY / "conf" / "pretrain").glob("*.yaml"))
 BOUGHT = {"stdlib": 600_000, "packages": 0, "packages_filtered": 800_000, "exercises": 100_000}
 

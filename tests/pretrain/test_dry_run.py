@@ -22,6 +22,8 @@ from anneal.report.decision import Decision
 from anneal.store import read_value, write_value
 from tests.report.example import decision
 
+pytestmark = pytest.mark.integration
+
 ARCTIC = [
     *("pretrain=arctic_snowcoder", "model=llama_1b3", "pretrain.engine.processes=64"),
     *("prices.usd_per_hour=2.5", "prices.flops_per_second=4e14", "tokenizer.vocabulary=64000"),

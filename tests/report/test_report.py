@@ -24,6 +24,8 @@ from anneal.sweep.console import summary
 
 from . import example
 
+pytestmark = pytest.mark.integration
+
 SVG = "{http://www.w3.org/2000/svg}svg"
 
 

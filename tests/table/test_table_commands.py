@@ -21,6 +21,8 @@ from tests.conftest import REPOSITORY
 
 from . import planted
 
+pytestmark = pytest.mark.integration
+
 FAR = 6.4e8
 FEW = ["power", "shifted_power"]
 """Forms enough to be averaged; the verbs' own list is tried in a process of its own, below."""
