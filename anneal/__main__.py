@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from anneal import words as spelt
 from anneal.errors import AnnealError, SettingsError
+from anneal.plan.interrupts import PREEMPTED, interrupt
 
 if TYPE_CHECKING:
     from anneal.table.commands import Options
@@ -27,8 +28,6 @@ words like key=value override the sweep's settings (Hydra's syntax):
 exit codes: 0 done, 2 an error in what was given, 3 some runs failed, 75 told to stop (SIGTERM) and
 130 interrupted (both resumable)
 """
-PREEMPTED = 75
-"""EX_TEMPFAIL: told to stop, try again later."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +58,7 @@ _preempted: list[int] = []
 def _preempt(number: int, frame: FrameType | None) -> None:
     """Lets workers save, as Ctrl-C does; the exit code tells the two apart."""
     _preempted.append(number)
-    interrupted = signal.getsignal(signal.SIGINT)
-    if callable(interrupted):
-        interrupted(signal.SIGINT, frame)
-    else:  # started in the background, where a shell has SIGINT ignored
-        raise KeyboardInterrupt
+    interrupt(frame)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,8 +56,9 @@ from anneal.launch.values import (
     Task,
     ignore,
 )
+from anneal.plan.interrupts import PREEMPTED
 from anneal.plan.memory import count_oom_kills
-from anneal.plan.protocol import PREEMPTED, Done, Failed, Progress, Ready, Start
+from anneal.plan.protocol import Done, Failed, Progress, Ready, Start
 from anneal.plan.values import FailureClass
 from anneal.store import Store
 from anneal.values import Value

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from anneal.launch.slots import Group, on_cores
 from anneal.launch.values import Task
+from anneal.plan.interrupts import PREEMPTED
 from anneal.plan.memory import count_oom_kills
 from anneal.plan.protocol import (
-    PREEMPTED,
     Done,
     Failed,
     Progress,

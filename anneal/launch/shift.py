@@ -38,7 +38,7 @@ from anneal.launch.orders import (
     take_away,
 )
 from anneal.launch.values import Advanced, Began, Event, LaunchError, Outcome, Task
-from anneal.plan.protocol import PREEMPTED
+from anneal.plan.interrupts import PREEMPTED, interrupt
 from anneal.plan.values import Failure, FailureClass
 from anneal.store import Store
 
@@ -393,7 +393,7 @@ def _listen() -> list[int]:
     def stop(number: int, frame: FrameType | None) -> None:
         told.append(number)
         if len(told) == 1:  # a second one would have workers killed
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt(frame)
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, stop)

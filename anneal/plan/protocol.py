@@ -46,11 +46,10 @@ from pydantic import Field, TypeAdapter
 
 from anneal.errors import AnnealError
 from anneal.plan.failures import class_of
+from anneal.plan.interrupts import PREEMPTED
 from anneal.plan.values import FailureClass
 from anneal.values import Value
 
-PREEMPTED = 75
-"""Exit code of a worker that was told to stop: EX_TEMPFAIL, try again later."""
 ORPHAN_SECONDS = 30.0
 """How long a worker whose launcher died may take to save its work."""
 PROGRESS_SECONDS = 0.1

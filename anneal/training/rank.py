@@ -21,9 +21,9 @@ from types import FrameType
 from typing import Literal
 
 from anneal.errors import AnnealError
+from anneal.plan.interrupts import PREEMPTED
 from anneal.plan.protocol import (
     MESSAGE_LENGTH,
-    PREEMPTED,
     PROGRESS_SECONDS,
     Done,
     Failed,

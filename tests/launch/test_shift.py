@@ -19,7 +19,7 @@ from anneal.launch.orders import Desk, Note, Orders, Stumble, Work, hopeless
 from anneal.launch.shift import shift, shift_name
 from anneal.launch.slurm import element
 from anneal.launch.values import Advanced, Began, LaunchError, Stumbled
-from anneal.plan.protocol import PREEMPTED
+from anneal.plan.interrupts import PREEMPTED
 from anneal.plan.values import Failure
 from anneal.store import Store
 
