@@ -40,7 +40,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
 
@@ -144,18 +144,27 @@ class TaskFailed(Exception):
         self.kind: FailureClass = kind
 
 
+class Listener(Protocol):
+    """Who hears a report, and knows whether it is time to stop."""
+
+    stopping: bool
+
+    def say(self, message: Value) -> None: ...
+
+
 class Report:
     """What a handle is given to say how far it is, and to learn that it should stop."""
 
-    def __init__(self, worker: _Worker | _Person, task: str) -> None:
-        self._worker = worker
+    def __init__(self, listener: Listener, task: str, pause: float = PROGRESS_SECONDS) -> None:
+        self._listener = listener
         self._task = task
+        self._pause = pause
         self._sent = 0.0
 
     @property
     def stopping(self) -> bool:
         """Whether to save and raise `Stopped` now."""
-        return self._worker.stopping
+        return self._listener.stopping
 
     def __call__(
         self,
@@ -165,12 +174,13 @@ class Report:
         loss: float | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
-        """Says that `done` of `total` tokens are behind; cheap enough to call every step."""
+        """Says that `done` of `total` tokens are behind; cheap enough to call every step, since it
+        is said once a `pause` of seconds at most."""
         now = time.monotonic()
-        if now - self._sent < PROGRESS_SECONDS and done < total:
+        if now - self._sent < self._pause and done < total:
             return
         self._sent = now
-        self._worker.say(
+        self._listener.say(
             Progress(
                 task=self._task,
                 done=done,

@@ -7,7 +7,6 @@ standard error.
 from __future__ import annotations
 
 import faulthandler
-import math
 import os
 import signal
 import socket
@@ -68,7 +67,7 @@ def run_as_rank(handle: Handle, spec: str) -> int:
     with suppress(OSError):  # should memory run out, the kernel is to take a rank
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     try:
-        handle(spec, _RankReport(line))
+        handle(spec, Report(line, "task", PROGRESS_SECONDS if line.joined else 1.0))
     except Stopped:
         line.say(Left())
         code = PREEMPTED
@@ -121,10 +120,12 @@ class _Line:
         self.stopping = True
 
     def say(self, message: Value) -> None:
+        if isinstance(message, Progress) and not self.leads:
+            return  # all ranks are equally far
         if self.joined:
             with suppress(OSError):
                 self._socket.sendall(message.model_dump_json().encode() + b"\n")
-        elif self.leads and isinstance(message, Progress):
+        elif isinstance(message, Progress):
             part = f"{message.done / message.total:.0%}" if message.total else f"{message.done:,}"
             loss = f", loss {message.loss:.4f}" if message.loss is not None else ""
             print(f"{part}{loss}", file=sys.stderr)
@@ -151,42 +152,3 @@ def watch_parent() -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_SECONDS)
     os._exit(1)
-
-
-class _RankReport(Report):
-    """Progress of the leading rank; the others say nothing."""
-
-    def __init__(self, line: _Line) -> None:
-        self._line = line
-        self._sent = 0.0
-
-    @property
-    def stopping(self) -> bool:
-        return self._line.stopping
-
-    def __call__(
-        self,
-        done: int,
-        total: int,
-        *,
-        loss: float | None = None,
-        tokens_per_second: float | None = None,
-    ) -> None:
-        now = time.monotonic()
-        pause = PROGRESS_SECONDS if self._line.joined else 1.0
-        if not self._line.leads or (now - self._sent < pause and done < total):
-            return
-        self._sent = now
-        self._line.say(
-            Progress(
-                task="task",
-                done=done,
-                total=total,
-                loss=_finite(loss),
-                tokens_per_second=_finite(tokens_per_second),
-            )
-        )
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
