@@ -27,9 +27,15 @@ from anneal.plan.values import PhaseEnd, RunSpec
 from anneal.pretrain.outcome import Went, pretrained, read_losses
 from anneal.pretrain.predict import predictions, refit
 from anneal.pretrain.settle import Beside, settle_run, write_down
-from anneal.pretrain.show import find_decision
 from anneal.pretrain.size import check_model
-from anneal.pretrain.supplies import Prepared, allocated, asked_of, prepare, trained_before
+from anneal.pretrain.supplies import (
+    Prepared,
+    allocated,
+    asked_of,
+    find_decision,
+    prepare,
+    trained_before,
+)
 from anneal.report.decision import Decision
 from anneal.report.pretrained import Evaluation, Pretrained
 from anneal.report.pretrained_console import summary

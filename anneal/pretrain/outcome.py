@@ -19,6 +19,7 @@ from anneal.plan.budget import Prices
 from anneal.plan.flops import training_flops, utilisation
 from anneal.plan.means import Means
 from anneal.plan.predictions import AIM, Calibration, NoPrediction
+from anneal.plan.scores import aim
 from anneal.plan.values import Phase, PhaseEnd, Result, RunSpec
 from anneal.pretrain.assumptions import schedule_words
 from anneal.pretrain.settle import Beside, measured_score
@@ -179,8 +180,8 @@ def _phase(spec: RunSpec, index: int, phase: Phase, end: PhaseEnd | None) -> Pha
     before = sum(p.tokens for p in spec.phases[:index])
     scores: dict[str, float] = {}
     if end is not None:
-        aim = measured_score(spec, end.scores)
-        scores = {n: s.bpb for n, s in end.scores.items()} | ({AIM: aim} if aim else {})
+        weighted = measured_score(spec, end.scores)
+        scores = {n: s.bpb for n, s in end.scores.items()} | ({AIM: weighted} if weighted else {})
     return PhaseRow(
         phase=phase.name,
         index=index,
@@ -297,12 +298,10 @@ def _spent(
 
 def _weighted(spec: RunSpec, evaluation: Evaluation) -> Evaluation:
     """The same with the weighted aim, where all its targets were scored."""
-    aims = [t for t in spec.targets if not t.guard]
-    if AIM in evaluation.scores or any(t.name not in evaluation.scores for t in aims):
+    weighted = aim(evaluation.scores, spec.targets)
+    if AIM in evaluation.scores or weighted is None:
         return evaluation
-    total = sum(t.weight for t in aims)
-    aim = sum(evaluation.scores[t.name] * t.weight for t in aims) / total
-    return evaluation.model_copy(update={"scores": evaluation.scores | {AIM: aim}})
+    return evaluation.model_copy(update={"scores": evaluation.scores | {AIM: weighted}})
 
 
 def thinned(losses: Sequence[LossPoint], most: int = DRAWN) -> tuple[LossPoint, ...]:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from anneal import calibration
 from anneal.plan.predictions import AIM, Measurement, NoPrediction, Prediction, Said
+from anneal.plan.scores import aim
 from anneal.plan.values import PhaseEnd, RunSpec, Score
 from anneal.store import Store
 
@@ -93,8 +94,4 @@ def measured_score(spec: RunSpec, scores: Mapping[str, Score], name: str = AIM) 
     all of it was measured."""
     if name != AIM:
         return scores[name].bpb if name in scores else None
-    aims = [t for t in spec.targets if not t.guard]
-    if not aims or any(t.name not in scores for t in aims):
-        return None
-    total = sum(t.weight for t in aims)
-    return sum(scores[t.name].bpb * t.weight for t in aims) / total
+    return aim({target: found.bpb for target, found in scores.items()}, spec.targets)

@@ -16,15 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from anneal.curation.values import PrepareStep
-from anneal.errors import PlanError, SourceError
+from anneal.errors import SourceError
 from anneal.plan.budget import Supply, real_tokens
 from anneal.plan.lay_out import lay_out
 from anneal.plan.pretraining import variants
 from anneal.plan.values import LlamaShape
 from anneal.pretrain.figures import Figures, Lack, PhaseFigures, figures
 from anneal.pretrain.size import check_model, parameters_of, vocabulary_of
-from anneal.pretrain.supplies import allocated, asked_of, trained_before
-from anneal.report.decision import Decision
+from anneal.pretrain.supplies import allocated, asked_of, find_decision, trained_before
 from anneal.sources.values import Manifest
 from anneal.store import Store, read_value
 from anneal.sweep.prepare import steps_of
@@ -159,30 +158,6 @@ def known_of(ask: Sweep, store: Store) -> Known:
                 cost=source.cost,
             )
     return Known(supplies, unknown, tuple(notes))
-
-
-def find_decision(ask: Sweep, path: Path | None) -> Decision | None:
-    """The decision that is named, else the sweep's own; None where it has not decided yet.
-
-    Raises:
-        PlanError: a file that is missing, or another sweep's decision.
-        StoreError: a file that is no decision.
-    """
-    own = Store(ask.store).sweep(ask.name) / "report" / "decision.json"
-    if path is None and not own.exists():
-        return None
-    if path is not None and not path.is_file():
-        raise PlanError(
-            f"decision {path}: no such file",
-            hint=f"a sweep writes it: {own}",
-        )
-    decision = read_value(path or own, Decision)
-    if decision.sweep != ask.name:
-        raise PlanError(
-            f"decision {path}: it is of the sweep `{decision.sweep}`, not of `{ask.name}`",
-            hint="give its own sweep file too: python -m anneal pretrain SWEEP.yaml DECISION.json",
-        )
-    return decision
 
 
 def supposed(ask: Sweep, known: Known, parameters: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from anneal.curation.values import CuratedSource, PrepareStep
 from anneal.errors import PlanError, SettingsError
@@ -20,7 +21,7 @@ from anneal.plan.runs import CONTROL
 from anneal.plan.values import LlamaShape
 from anneal.report.decision import Decision
 from anneal.sources.values import Manifest
-from anneal.store import Store
+from anneal.store import Store, read_value
 from anneal.sweep import prepare as sweep_prepare
 from anneal.sweep.tasks import supply_of
 from anneal.sweep.values import Sweep
@@ -148,6 +149,30 @@ def _prepared(
         manifests=manifests,
         relaid=other,
     )
+
+
+def find_decision(ask: Sweep, path: Path | None) -> Decision | None:
+    """The decision that is named, else the sweep's own; None where it has not decided yet.
+
+    Raises:
+        PlanError: a file that is missing, or another sweep's decision.
+        StoreError: a file that is no decision.
+    """
+    own = Store(ask.store).sweep(ask.name) / "report" / "decision.json"
+    if path is None and not own.exists():
+        return None
+    if path is not None and not path.is_file():
+        raise PlanError(
+            f"decision {path}: no such file",
+            hint=f"a sweep writes it: {own}",
+        )
+    decision = read_value(path or own, Decision)
+    if decision.sweep != ask.name:
+        raise PlanError(
+            f"decision {path}: it is of the sweep `{decision.sweep}`, not of `{ask.name}`",
+            hint="give its own sweep file too: python -m anneal pretrain SWEEP.yaml DECISION.json",
+        )
+    return decision
 
 
 def allocated(decision: Decision, replay: str) -> dict[str, int]:

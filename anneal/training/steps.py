@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anneal.plan.schedule import learning_rate
+from anneal.plan.scores import aim
 from anneal.plan.values import Phase
 from anneal.training import checkpoint
 from anneal.training.checkpoint import Progress
@@ -18,7 +19,6 @@ from anneal.training.watch import (
     Aborted,
     Interrupted,
     NonFinite,
-    aim,
     must_keep_guards,
     remember,
     spiked,
@@ -123,14 +123,15 @@ class Steps:
         if not every or last or tokens // every == before // every:
             return progress
         scores = self.run.scores()
+        bpb = {name: found.bpb for name, found in scores.items()}
         self.run.evaluations.write(
             phase=self.index,
             step=progress.step,
             tokens=tokens,
-            scores={name: found.bpb for name, found in scores.items()},
+            scores=bpb,
         )
         must_keep_guards(scores, self.means.watch, f"after {tokens:,} tokens")
-        score_now = aim(scores, self.run.spec.targets)
+        score_now = aim(bpb, self.run.spec.targets)
         if score_now is not None and (progress.best is None or score_now < progress.best):
             progress = progress.model_copy(update={"best": score_now})
             if keep.best:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from statistics import fmean, median
 
 from anneal.plan.means import Watch
-from anneal.plan.values import Score, Scored
+from anneal.plan.values import Score
 
 BEFORE, NOW = 100, 10
 """Training losses that a spike is measured against, and those that make it one."""
@@ -96,10 +96,3 @@ def must_pass_gates(
                 f"gate of phase `{phase}`: `{gate.target}` is {found:.4f} bits per byte, asked was "
                 f"{asked}"
             )
-
-
-def aim(scores: Mapping[str, Score], targets: tuple[Scored, ...]) -> float | None:
-    """Weighted mean score of the targets that are no guards, bits per byte; None without any."""
-    aims = [t for t in targets if not t.guard and t.name in scores]
-    total = sum(t.weight for t in aims)
-    return sum(scores[t.name].bpb * t.weight for t in aims) / total if total else None
