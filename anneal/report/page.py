@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from anneal.report.content import page as make_page
 from anneal.report.decision import Decision
 from anneal.store import write, write_value
+from anneal.values import Value
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -41,15 +42,45 @@ def write_report(decision: Decision, folder: Path) -> Path:
     from anneal.report import figures, look
 
     charts = figures.draw(decision)
-    page = make_page(decision, charts)
+    page, colours = make_page(decision, charts), look.colours(decision)
+    return publish(folder, page, charts, colours, record="decision.json", value=decision)
+
+
+def publish(
+    folder: Path,
+    page: Page,
+    charts: dict[str, Spec],
+    colours: dict[str, str],
+    *,
+    record: str,
+    value: Value,
+) -> Path:
+    """Writes figures, Markdown, the record that all of it is from and, last, the page.
+
+    Args:
+        folder: gets them; figures of an earlier report that this one does not have are removed.
+        page: what is printed.
+        charts: Vega-Lite specs by name.
+        colours: CSS colour of every source.
+        record: file name of the JSON.
+        value: its content.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StoreError: when the disk is full or the folder cannot be written.
+    """
+    from anneal.report import look
+
     for name, spec in charts.items():
         write(folder / FIGURES / f"{name}.svg", look.svg(spec))
     for old in (folder / FIGURES).glob("*.svg"):
         if old.stem not in charts:
             old.unlink()
     write(folder / "report.md", markdown(page))
-    write_value(folder / "decision.json", decision)
-    write(folder / "index.html", html(page, charts, look.colours(decision)))
+    write_value(folder / record, value)
+    write(folder / "index.html", html(page, charts, colours))
     return folder / "index.html"
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anneal.report import look, pretrained_figures
-from anneal.report.page import FIGURES, html, markdown
+from anneal.report import pretrained_figures
+from anneal.report.page import publish
 from anneal.report.pretrained import Pretrained
 from anneal.report.pretrained_sections import page as make_page
-from anneal.store import write, write_value
 
 
 def write_pretrained(found: Pretrained, folder: Path) -> Path:
@@ -25,12 +24,5 @@ def write_pretrained(found: Pretrained, folder: Path) -> Path:
     """
     charts = pretrained_figures.draw(found)
     page = make_page(found, charts)
-    for name, spec in charts.items():
-        write(folder / FIGURES / f"{name}.svg", look.svg(spec))
-    for old in (folder / FIGURES).glob("*.svg"):
-        if old.stem not in charts:
-            old.unlink()
-    write(folder / "report.md", markdown(page))
-    write_value(folder / "pretrained.json", found)
-    write(folder / "index.html", html(page, charts, pretrained_figures.colours(found)))
-    return folder / "index.html"
+    colours = pretrained_figures.colours(found)
+    return publish(folder, page, charts, colours, record="pretrained.json", value=found)
