@@ -21,9 +21,10 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Protocol
 
-from anneal.launch.values import Outcome, Task
+from anneal.launch.values import Launcher, Outcome, Task
 from anneal.plan.failures import INFRASTRUCTURE
 from anneal.plan.values import Failure, FailureClass
 
@@ -293,6 +294,32 @@ class Board:
     def _settle(self, outcome: Outcome) -> None:
         self._outcomes[outcome.task] = outcome
         self._news.append(outcome)
+
+
+class Patience(Protocol):
+    """What settings of a launcher say of failures."""
+
+    @property
+    def retries(self) -> int: ...
+    @property
+    def fail_fast(self) -> bool: ...
+    @property
+    def max_failures(self) -> int | None: ...
+
+
+def board_for(tasks: Sequence[Task], launcher: Launcher, settings: Patience) -> Board:
+    """The board of a launch: what is finished already, and what failures are borne.
+
+    Raises:
+        ValueError: as `Board`.
+        LaunchError: an unfinished task takes more slots than there are.
+    """
+    done = {task.id for task in tasks if Path(task.done).exists()}
+    for task in tasks:
+        if task.id not in done:
+            launcher.admit(task.slots, what=f"task `{task.label}`")
+    limit = 1 if settings.fail_fast else settings.max_failures
+    return Board(tasks, done=done, retries=settings.retries, max_failures=limit)
 
 
 def _check(tasks: Sequence[Task]) -> None:

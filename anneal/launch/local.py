@@ -37,7 +37,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from anneal.launch.board import Board, Bookkeeping
+from anneal.launch.board import Bookkeeping, board_for
 from anneal.launch.pool import Pool
 from anneal.launch.process import Worker, cause_of_death, tail
 from anneal.launch.shrink import shrink
@@ -139,12 +139,7 @@ class LocalLauncher(Launcher):
 
     def run(self, tasks: Sequence[Task], *, on_event: Listener = ignore) -> list[Outcome]:
         """Carries out `tasks`; see `Launcher.run`."""
-        done = {task.id for task in tasks if Path(task.done).exists()}
-        for task in tasks:
-            if task.id not in done:
-                self.admit(task.slots, what=f"task `{task.label}`")
-        limit = 1 if self.settings.fail_fast else self.settings.max_failures
-        board = Board(tasks, done=done, retries=self.settings.retries, max_failures=limit)
+        board = board_for(tasks, self, self.settings)
         on_event(Planned(tasks=tuple(tasks), slots=len(self.slots)))
         self.carry_out(board, on_event)
         return board.outcomes()

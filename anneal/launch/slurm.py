@@ -35,7 +35,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from anneal.launch import jobs
-from anneal.launch.board import Board
+from anneal.launch.board import Board, board_for
 from anneal.launch.follow import Follower
 from anneal.launch.orders import Desk, Orders, Work, take_away
 from anneal.launch.process import tail
@@ -130,12 +130,7 @@ class SlurmLauncher(Launcher):
 
     def run(self, tasks: Sequence[Task], *, on_event: Listener = ignore) -> list[Outcome]:
         """Carries out `tasks`; see `Launcher.run`."""
-        done = {task.id for task in tasks if Path(task.done).exists()}
-        for task in tasks:
-            if task.id not in done:
-                self.admit(task.slots, what=f"task `{task.label}`")
-        limit = 1 if self.settings.fail_fast else self.settings.max_failures
-        board = Board(tasks, done=done, retries=self.settings.retries, max_failures=limit)
+        board = board_for(tasks, self, self.settings)
         on_event(Planned(tasks=tuple(tasks), slots=self.settings.jobs * self.settings.slots))
         if board.finished:  # says nothing to shifts that may be at work on other tasks
             _announce(board, on_event)
