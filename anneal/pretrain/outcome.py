@@ -23,7 +23,8 @@ from anneal.plan.scores import aim
 from anneal.plan.values import Phase, PhaseEnd, Result, RunSpec
 from anneal.pretrain.assumptions import schedule_words
 from anneal.pretrain.settle import Beside, measured_score
-from anneal.report.decision import Decision, Interval
+from anneal.report.decision import Decision
+from anneal.report.law_rows import Interval
 from anneal.report.pretrained import (
     AuditRow,
     Evaluation,

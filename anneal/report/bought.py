@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anneal.report.decision import (
-    AllocationRow,
-    Beats,
-    BindingLimit,
-    Interval,
-    NextBest,
-    NextRun,
-)
+from anneal.report.decision import AllocationRow, Beats, BindingLimit, NextBest, NextRun
+from anneal.report.law_rows import Interval
 
 if TYPE_CHECKING:
     from anneal.allocation.next_runs import NextRuns

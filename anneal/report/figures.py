@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from anneal.report import format as show
 from anneal.report import look
-from anneal.report.decision import CurveLine, Decision
+from anneal.report.decision import Decision
+from anneal.report.law_rows import CurveLine
 
 if TYPE_CHECKING:
     import altair as alt

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from anneal.report import format as show
 from anneal.report import law_tables
 from anneal.report.blocks import Block, Fact, Facts, Note, Section
-from anneal.report.decision import Decision, RuleError
+from anneal.report.decision import Decision
+from anneal.report.law_rows import RuleError
 from anneal.report.sections import figure
 from anneal.report.tables import score_digits
 

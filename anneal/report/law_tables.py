@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from anneal.report import format as show
 from anneal.report.blocks import Column, Table
-from anneal.report.decision import Crossover, Decision, EffectRow, Interval
+from anneal.report.decision import Decision, EffectRow
+from anneal.report.law_rows import Crossover, Interval
 from anneal.report.tables import SOURCE, numbers, score_digits
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from anneal.plan.predictions import Calibration
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 from anneal.values import Value
 
 State = Literal["finished", "aborted", "unfinished"]

@@ -27,7 +27,8 @@ from anneal.laws import (
 from anneal.plan.budget import Supply
 from anneal.plan.flops import training_flops
 from anneal.plan.runs import CONTROL, further_runs, run_flops
-from anneal.report.decision import Decision, RuleError
+from anneal.report.decision import Decision
+from anneal.report.law_rows import RuleError
 from anneal.sweep import curves, effects, mixtures
 from anneal.sweep.evidence import Evidence
 

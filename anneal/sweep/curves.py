@@ -18,7 +18,7 @@ from anneal.laws import Law, band, crossover, predict
 from anneal.plan.budget import Supply, real_tokens
 from anneal.plan.flops import training_flops
 from anneal.plan.runs import CONTROL, Design
-from anneal.report.decision import Crossover, CurveLine, Interval
+from anneal.report.law_rows import Crossover, CurveLine, Interval
 
 Floats = NDArray[np.float64]
 Axis = Literal["tokens", "training_flops", "total_flops", "usd"]

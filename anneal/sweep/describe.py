@@ -11,18 +11,9 @@ import numpy as np
 from anneal.laws import FORMS, Blend, Law, band, predict, probability_best
 from anneal.plan.flops import training_flops
 from anneal.report import bought
-from anneal.report.decision import (
-    Decision,
-    FitRow,
-    FormRow,
-    HoldOutRow,
-    Interval,
-    RankRow,
-    Sensitivity,
-    SourceFit,
-    SourceRow,
-)
+from anneal.report.decision import Decision, RankRow, Sensitivity, SourceRow
 from anneal.report.decision import Evidence as EvidenceRow
+from anneal.report.law_rows import FitRow, FormRow, HoldOutRow, Interval, SourceFit
 from anneal.sweep import curves, effects
 from anneal.sweep.analyse import Analysis, alone
 from anneal.sweep.evidence import Evidence

@@ -13,7 +13,8 @@ from scipy import stats
 from anneal.errors import LawError
 from anneal.laws import Noise, Points, noise_floor
 from anneal.plan.runs import CONTROL, UNIFORM
-from anneal.report.decision import EffectRow, Interval, NoiseRow
+from anneal.report.decision import EffectRow, NoiseRow
+from anneal.report.law_rows import Interval
 from anneal.sweep.evidence import THRESHOLD, Evidence
 
 if TYPE_CHECKING:

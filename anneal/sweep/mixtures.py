@@ -18,7 +18,7 @@ from anneal.laws import Law, band
 from anneal.laws.points import Floats, Ints
 from anneal.plan.runs import UNIFORM
 from anneal.report import bought
-from anneal.report.decision import Interval, RuleError
+from anneal.report.law_rows import Interval, RuleError
 from anneal.sweep import effects
 from anneal.sweep.evidence import Evidence
 

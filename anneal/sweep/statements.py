@@ -14,7 +14,7 @@ from anneal.allocation.values import Flip
 from anneal.curation.leaks import NOTE
 from anneal.laws import band, predict
 from anneal.plan.runs import CONTROL
-from anneal.report.decision import CurvePoint, Interval, MixtureCheck
+from anneal.report.law_rows import CurvePoint, Interval, MixtureCheck
 from anneal.sweep import curves, effects
 from anneal.sweep.evidence import THRESHOLD, Evidence
 from anneal.sweep.mixtures import uniform_runs

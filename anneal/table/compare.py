@@ -16,7 +16,7 @@ import numpy as np
 
 from anneal.laws import Law, band, crossover, predict
 from anneal.laws.points import Floats
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 from anneal.table.measured import Measured
 from anneal.table.read import CONTROL
 from anneal.table.values import At, Crossing, RankRow, Tie

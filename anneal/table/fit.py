@@ -24,7 +24,7 @@ from anneal.laws import (
     predict,
     probability_best,
 )
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 from anneal.table.compare import LEVEL, crossings, interval, scores_at, single_scale, ties_at
 from anneal.table.measured import Measured
 from anneal.table.outcome import doubt_of, outcome_at, warnings_of

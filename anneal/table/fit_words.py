@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anneal.report import format as show
 from anneal.report.blocks import Block, Column, Note, Section, Table
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 from anneal.report.tables import numbers
 from anneal.table import words
 from anneal.table.values import Crossing, Fitted

@@ -12,11 +12,11 @@ from anneal.report.decision import (
     AllocationRow,
     Beats,
     BindingLimit,
-    Interval,
     NextBest,
     Sensitivity,
     Verdict,
 )
+from anneal.report.law_rows import Interval
 from anneal.values import Value
 
 Outcome = Literal["leads", "tie", "undecided", "all within noise"]

@@ -14,20 +14,22 @@ from anneal.report.decision import (
     AllocationRow,
     Beats,
     BindingLimit,
-    Crossover,
     Decision,
     Evidence,
+    NextBest,
+    NextRun,
+    NoiseRow,
+    Registration,
+    Sensitivity,
+)
+from anneal.report.law_rows import (
+    Crossover,
     FitRow,
     FormRow,
     HoldOutRow,
     Interval,
     MixtureCheck,
-    NextBest,
-    NextRun,
-    NoiseRow,
-    Registration,
     RuleError,
-    Sensitivity,
     SourceFit,
 )
 

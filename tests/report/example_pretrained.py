@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from anneal.plan.predictions import Calibration, Held
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 from anneal.report.pretrained import (
     AuditRow,
     Evaluation,

@@ -6,7 +6,7 @@ import pytest
 
 from anneal.report import format as show
 from anneal.report import markdown
-from anneal.report.decision import Interval
+from anneal.report.law_rows import Interval
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from anneal.report.decision import CurveLine, CurvePoint, Interval
+from anneal.report.law_rows import CurveLine, CurvePoint, Interval
 
 FLOOR = 1.32
 SOURCES: dict[str, tuple[str, float, float, int, float]] = {
