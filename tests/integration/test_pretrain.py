@@ -1,11 +1,7 @@
-"""The full run for real: by two processes of DeepSpeed, by torch, stopped, killed, and changed."""
+"""The full run for real: by two processes of DeepSpeed, by torch, changed, ended by its rules."""
 
-import json
 import os
-import random
 import shutil
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -16,18 +12,12 @@ from anneal.report.decision import Decision
 from anneal.store import Store, read_value
 from anneal.training.tensors import read_tensors
 from tests.integration.full_run import (
-    ALONE,
-    ENVIRONMENT,
-    EVERY_STEP,
     LAST,
-    PATIENCE,
     TORCH,
-    Started,
     anneal,
     bits,
-    copy,
+    close,
     ends,
-    gone,
     no_remains,
     pretrain,
     refused,
@@ -38,30 +28,7 @@ from tests.integration.full_run import (
 
 pytestmark = pytest.mark.integration
 
-SAME = 1e-4
-"""Bits per byte, and nats per token, by which fp32 runs may differ whose sums were made in another
-order: another engine or another number of processes. Between the two engines 2e-6 were measured."""
 PHASES = ("general", "high_quality", LAST)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(decided, tmp_path_factory) -> Path:
-    """A full run of two DeepSpeed processes from beginning to end, and what it printed."""
-    folder = copy(decided, tmp_path_factory.mktemp("undisturbed") / "c")
-    (folder / "said").write_text(pretrain(folder))
-    return folder
-
-
-@pytest.fixture
-def fresh(decided, tmp_path) -> Path:
-    """A decided sweep, nothing of the full run there yet."""
-    return copy(decided, tmp_path / "c")
-
-
-@pytest.fixture
-def done(undisturbed, tmp_path) -> Path:
-    """A finished full run to change something about."""
-    return copy(undisturbed, tmp_path / "c")
 
 
 def table(said: str) -> list[str]:
@@ -159,145 +126,6 @@ def test_the_torch_engine_gives_the_same(undisturbed, fresh):
     assert found.engine.startswith("torch") and found.processes == 1
     assert found.run == report(undisturbed).run
     close(fresh, undisturbed)
-
-
-def close(one: Path, other: Path) -> None:
-    """The same run, but for the order of sums: losses and scores of every phase."""
-    mine, theirs = report(one), report(other)
-    assert [row.boundary for row in mine.phases] == [row.boundary for row in theirs.phases]
-    for row, like in zip(mine.phases, theirs.phases, strict=True):
-        assert row.loss == pytest.approx(like.loss, abs=SAME)
-        assert row.scores == pytest.approx(like.scores, abs=SAME)
-        assert (row.tokens, row.steps, row.learning_rate) == (
-            like.tokens,
-            like.steps,
-            like.learning_rate,
-        )
-    assert result(one).source_tokens == result(other).source_tokens
-
-
-# killed
-
-
-def test_killed_at_random_instants_it_ends_with_the_same_bits(undisturbed, fresh):
-    """SIGKILL to everything: some fall into start-up, the others into training, which saves at
-    every step; so into saves, and into the hand-over from phase to phase."""
-    rng = random.Random(0)
-    run = Started(fresh, *EVERY_STEP)
-    run.until(lambda: False, rng.uniform(2.0, 8.0))
-    run.kill()
-    for phase, step in ((0, rng.randint(2, 31)), (1, rng.randint(2, 95)), (2, rng.randint(2, 20))):
-        run = Started(fresh, *EVERY_STEP)
-        run.until(run.steps(phase, step))
-        run.kill()
-    pretrain(fresh)
-    assert result(fresh).resumed >= 1
-    assert bits(fresh) == bits(undisturbed)
-    no_remains(fresh)
-
-
-@pytest.mark.parametrize("what", ["boundaries/.*", "runs/*/.checkpoint-*.writing"])
-def test_killed_while_it_writes_it_ends_with_the_same_bits(undisturbed, fresh, what):
-    """The half-written folder that the kill leaves is never loaded, and goes away."""
-    left = []
-    for _ in range(4):  # a kill may come too late, just after the folder was renamed
-        run = Started(fresh, *EVERY_STEP)
-        run.strike(lambda: list((fresh / "store").glob(what)))
-        left = list((fresh / "store").glob(what))
-        if left:
-            break
-    assert left
-    pretrain(fresh)
-    assert bits(fresh) == bits(undisturbed)
-    no_remains(fresh)
-
-
-def test_a_killed_coordinator_leaves_nothing_that_writes_beside_the_next(undisturbed, fresh):
-    """It alone is killed, and the command given again at once: the old processes may still save."""
-    run = Started(fresh, *EVERY_STEP)
-    assert run.until(run.steps(1, 5))
-    run.process.kill()
-    run.process.wait()
-    pretrain(fresh)
-    assert bits(fresh) == bits(undisturbed)
-    gone(fresh)
-    no_remains(fresh)
-
-
-def test_a_kill_after_the_result_was_written_leaves_no_checkpoint(done):
-    run = Store(done / "store").run(report(done).run)
-    (run / "checkpoint-02-000000030").mkdir()
-    (run / "checkpoint-02-000000030" / "progress.json").write_text("{}")
-    pretrain(done)
-    no_remains(done)
-
-
-def test_what_a_killed_process_left_of_building_stops_nobody(tmp_path):
-    """torch waits for ever for a file that a process killed while loading DeepSpeed leaves."""
-    built = Path(ENVIRONMENT["TORCH_EXTENSIONS_DIR"])
-    shutil.copytree(built, tmp_path / "built")
-    (tmp_path / "built" / "deepspeed_shm_comm").mkdir(exist_ok=True)
-    (tmp_path / "built" / "deepspeed_shm_comm" / "lock").touch()
-    join = (
-        "import torch; from anneal.training.processes import Processes; "
-        "print('joined', Processes(torch.device('cpu')).count)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", join],
-        env=ENVIRONMENT | {"TORCH_EXTENSIONS_DIR": str(tmp_path / "built")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    assert "joined 1" in done.stdout, done.stderr
-
-
-# stopped
-
-
-def test_told_to_stop_it_saves_leaves_with_75_and_goes_on(undisturbed, fresh):
-    run = Started(fresh)
-    assert run.until(run.steps(1, 5))
-    assert run.stop() == 75
-    gone(fresh)
-    folder = Store(fresh / "store").run(report(undisturbed).run)
-    (checkpoint,) = folder.glob("checkpoint-*")
-    assert json.loads((checkpoint / "progress.json").read_text())["phase"] == 1
-    assert not (folder / "result.json").exists()
-    pretrain(fresh)
-    assert result(fresh).resumed == 1
-    assert bits(fresh) == bits(undisturbed)
-    steps = [json.loads(li) for li in (folder / "log.jsonl").read_text().splitlines()]
-    at = [(row["phase"], row["step"]) for row in steps]
-    assert at == sorted(set(at))  # no step twice, none backwards
-    no_remains(fresh)
-
-
-@pytest.mark.parametrize("background", [False, True])
-def test_told_to_stop_before_anything_trains(fresh, background):
-    run = Started(fresh, background=background)
-    assert run.until(lambda: list((fresh / "store" / "pretrain").glob("small/plan.json")))
-    assert run.stop() == 75
-    gone(fresh)
-
-
-@pytest.mark.parametrize("stage", [1, 3])
-def test_it_goes_on_with_another_number_of_processes(undisturbed, fresh, stage):
-    """Two processes, then one, then two again, by DeepSpeed's universal checkpoints."""
-    zero = (f"pretrain.engine.deepspeed.stage={stage}",)
-    run = Started(fresh, *zero, *EVERY_STEP)
-    assert run.until(run.steps(0, 20))
-    assert run.stop() == 75
-    run = Started(fresh, *zero, *EVERY_STEP, *ALONE)
-    assert run.until(run.steps(1, 30))
-    assert run.stop() == 75
-    pretrain(fresh, *zero)
-    found = result(fresh)
-    assert (found.resumed, found.means.processes) == (2, 2)
-    close(fresh, undisturbed)
-    no_remains(fresh)
 
 
 # changed
