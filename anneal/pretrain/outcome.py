@@ -49,10 +49,7 @@ class Went:
         result: what it measured; None where it did not finish.
         aborted: why it ended early; empty where it did not.
         attempts: launches, retries included.
-        resumed: times it went on from a checkpoint.
         seconds: of wall-clock spent training and scoring, over all attempts.
-        tokens_per_second: None where not known; a result has its own.
-        device: in words; a result has its own.
         evaluations: held-out scores on the way.
         losses: training loss by tokens.
     """
@@ -61,10 +58,7 @@ class Went:
     result: Result | None = None
     aborted: str = ""
     attempts: int = 1
-    resumed: int = 0
     seconds: float = 0.0
-    tokens_per_second: float | None = None
-    device: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     losses: tuple[LossPoint, ...] = ()
 
@@ -122,14 +116,14 @@ def pretrained(
         start=start,
         engine=_engine(means),
         processes=means.processes,
-        device=went.device if result is None else result.device,
+        device="" if result is None else result.device,
         precision=spec.precision,
-        tokens_per_second=went.tokens_per_second if result is None else result.tokens_per_second,
+        tokens_per_second=None if result is None else result.tokens_per_second,
         mfu=None
         if result is None
         else utilisation(parameters, result.tokens_per_second, result.device, means.processes),
         attempts=went.attempts,
-        resumed=went.resumed if result is None else result.resumed,
+        resumed=0 if result is None else result.resumed,
         phases=tuple(_phase(spec, i, p, ends.get(i)) for i, p in enumerate(spec.phases)),
         foretold=tuple(map(_foretold, beside)),
         audit=tuple(
